@@ -1,0 +1,1 @@
+"""Where rows come from: the synthetic universe, local files, the hub."""

@@ -1,0 +1,36 @@
+"""The interface of a data source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from harness.records import Row, Split
+from train.rows import KnowledgeSet
+
+
+class DataError(ValueError):
+    """Data is missing or malformed. The message names the file, the field and the remedy."""
+
+
+class Source(Protocol):
+    """Rows, knowledge texts and knowledge sources for the tasks that it has.
+
+    `name` is for people; `fingerprint` is a hash of everything the rows are made from, and enters the address of
+    every adapter and generation made of them.
+    """
+
+    name: str
+    fingerprint: str
+
+    def rows(self, task: str, split: Split) -> tuple[Row, ...]:
+        """The rows of one split in a fixed order; empty where the source has none.
+
+        Raises DataError when the source does not know the task or its files are malformed.
+        """
+
+    def knowledge_sets(self, task: str) -> tuple[KnowledgeSet, ...]:
+        """Texts for the knowledge stage; empty where the source has none."""
+
+    def knowledge_source(self, task: str, home: Path) -> Path:
+        """The SQLite file that long-form claims of this task are verified against, built under `home` if missing."""

@@ -1,0 +1,1 @@
+"""The shared training module: every method's adapters are trained by the code in this package."""
