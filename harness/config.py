@@ -1,0 +1,139 @@
+"""Presets: TOML files that fix the scale of a run, validated with every problem reported at once."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from baselines.method import Recipes
+from harness.errors import Problems, UserError
+from train.rows import SkillMode
+from train.stages import Recipe
+from train.template import PromptTemplate
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PresetSection(_Section):
+    """What the preset is called and how long its first run takes."""
+
+    name: str
+    description: str
+    minutes: float = Field(gt=0, description="a first longform run of one world on two CPU cores")
+    models: tuple[str, ...] = Field(description="the models of a run that names none")
+
+
+class SourceSection(_Section):
+    """Where rows come from. `world` holds the fields of the miniature's WorldConfig."""
+
+    kind: Literal["miniature", "real"]
+    world: dict[str, Any] = {}
+    train_rows: dict[str, int] = Field(default={}, description="at most so many real training rows a task")
+    prefill_subject: bool = Field(False, description="give the entity's name as the beginning of the answer")
+    options: dict[str, Any] = Field(default={}, description="further switches of the source, recorded")
+
+
+class BaseSection(_Section):
+    """The base model: pre-trained here (`miniature`) or ready made (`pretrained`)."""
+
+    kind: Literal["miniature", "pretrained"]
+    settings: dict[str, Any] = {}
+
+
+class GenerationSection(_Section):
+    """Decoding is greedy; these are its limits."""
+
+    batch_size: int = Field(64, gt=0)
+    max_new_tokens: dict[str, int] = Field(default={}, description="by task; the task's own limit where absent")
+    stop: dict[str, tuple[str, ...]] = Field(default={}, description="strings that end an answer, by task")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class ScoringSection(_Section):
+    """The judge of long-form answers and the length of the accuracy-versus-claims curve."""
+
+    judge: str = "rules"
+    profile: Literal["modified", "factscore"] = "modified"
+    curve_claims: int = Field(20, gt=0)
+
+
+class Preset(_Section):
+    """A whole preset file."""
+
+    preset: PresetSection
+    source: SourceSection
+    base: BaseSection
+    generation: GenerationSection = GenerationSection()
+    scoring: ScoringSection = ScoringSection()
+    template: dict[str, str] = {}
+    few_shot: dict[str, int] = Field(default={}, description="solved examples before a question, model `base` only")
+    recipes: dict[str, dict[Literal["knowledge", "sft", "skill"], dict[str, Any]]] = {}
+    options: dict[str, dict[str, Any]] = Field(default={}, description="method options by task, or `default`")
+
+    def recipes_for(self, task: str, skill_mode: SkillMode) -> Recipes:
+        """The recipes of one task: the task's own values over those of `default` over the code's."""
+        made = {}
+        for stage in ("knowledge", "sft", "skill"):
+            values: dict[str, Any] = {}
+            for level in ("default", skill_mode, task):
+                values |= self.recipes.get(level, {}).get(stage, {})  # type: ignore[call-overload]
+            made[stage] = Recipe(**values)
+        options: dict[str, Any] = {}
+        for level in ("default", skill_mode, task):
+            options |= self.options.get(level, {})
+        return Recipes(**made, **options)
+
+    def prompt_template(self) -> PromptTemplate:
+        """The preset's prompt template."""
+        return PromptTemplate(**self.template)
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in files("harness").joinpath("presets").iterdir())
+
+
+def load_preset(name: str) -> Preset:
+    """A preset by name, or by path when `name` ends in .toml; Problems lists every fault of the file."""
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"preset file {path} does not exist; `harness list` shows the ready ones")
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    elif name in preset_names():
+        text = files("harness").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
+        where = f"preset {name}"
+    else:
+        raise UserError(f"no preset is called '{name}'; there are {', '.join(preset_names())} (or a path to a .toml)")
+    return parse_preset(text, where)
+
+
+def parse_preset(text: str, where: str) -> Preset:
+    """A preset from TOML text; `where` names it in messages."""
+    try:
+        preset = Preset.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where}: not valid TOML ({error})") from error
+    except ValidationError as error:
+        raise Problems(
+            f"{where}: {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
+        ) from error
+    problems = []
+    for level, mode in [(level, "mixed") for level in preset.recipes] or [("default", "mixed")]:
+        try:
+            preset.recipes_for(level, mode)  # type: ignore[arg-type]
+        except TypeError as error:
+            problems.append(f"{where}: recipes.{level} or options.{level}: {error}; see train.stages.Recipe")
+    try:
+        preset.prompt_template()
+    except TypeError as error:
+        problems.append(f"{where}: template: {error}; see train.template.PromptTemplate")
+    if problems:
+        raise Problems(problems)
+    return preset

@@ -1,0 +1,196 @@
+"""The work of a run as jobs: pre-train a base, train an adapter, generate, score.
+
+A job has an address (its `key`, a hash of all that made it) and a file or folder that it leaves there; a job
+whose result exists is not run again, by anyone. Jobs run in worker processes, so everything in them is plain
+data. A worker that is killed leaves no half result: folders and files get their name when they are whole, and
+what is appended meanwhile (generations, scored responses, checkpoints) is taken up again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from harness.paths import append_lines, mend_lines, read_lines, write_whole
+from train.stages import Stage
+
+JobKind = Literal["base", "train", "generate", "score"]
+Report = Callable[[int, int, str], None]
+"""Progress of a job: steps done, steps in all, a short remark such as a rate."""
+
+
+class Payload(Protocol):
+    """What a worker does for a job."""
+
+    def run(self, out: Path, report: Report) -> None:
+        """Do the work and leave the whole result at `out`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work: `needs` are the keys of the jobs whose results it reads."""
+
+    key: str
+    kind: JobKind
+    label: str
+    out: Path
+    payload: Payload
+    needs: tuple[str, ...] = ()
+
+    def done(self) -> bool:
+        """Whether the result is there (results appear whole or not at all)."""
+        return self.out.exists()
+
+
+@dataclass(frozen=True)
+class PretrainBase:
+    """Pre-train a miniature base."""
+
+    world: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    world_seed: int
+    base_seed: int
+
+    def run(self, out: Path, report: Report) -> None:
+        """Raises BaseRejected where the base does not know the head better than the tail."""
+        from harness.data.miniature import BaseConfig, WorldConfig, pretrain_base
+
+        pretrain_base(
+            WorldConfig(**self.world),
+            BaseConfig(**self.settings),
+            self.world_seed,
+            self.base_seed,
+            out,
+            progress=lambda remark, done, total: report(done, total, remark),
+        )
+
+
+@dataclass(frozen=True)
+class TrainAdapter:
+    """Train one stage's adapter."""
+
+    stage: Stage
+    base_dir: Path
+    base_fingerprint: str
+    adapter_dirs: Mapping[str, Path]
+    checkpoint_dir: Path
+
+    def run(self, out: Path, report: Report) -> None:
+        """Continues from the newest whole checkpoint where a killed run left one."""
+        from train.run import run_stage
+
+        run_stage(
+            self.stage,
+            base_dir=self.base_dir,
+            adapter_dirs=self.adapter_dirs,
+            out_dir=out,
+            base_fingerprint=self.base_fingerprint,
+            checkpoint_dir=self.checkpoint_dir,
+            progress=lambda done, total, loss: report(done, total, f"loss {loss:.3f}"),
+        )
+        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Answer a list of prompts, given as (id, text) pairs. The result is a JSON line an answer, in that order."""
+
+    base: str
+    prompts: tuple[tuple[str, str], ...]
+    max_new_tokens: int
+    batch_size: int
+    dtype: str
+    adapter: Path | None = None
+    stop: tuple[str, ...] = ()
+    trust_remote_code: bool = False
+
+    def run(self, out: Path, report: Report) -> None:
+        """Finished batches are kept in `*.part` beside the result; they are not generated again."""
+        from harness.backends.transformers import Decoding, Request, open_backend
+
+        part = out.with_suffix(".part")
+        mend_lines(part)
+        answers = {row["id"]: row for row in read_lines(part)}
+        backend = open_backend(
+            self.base, dtype=self.dtype, batch_size=self.batch_size, trust_remote_code=self.trust_remote_code
+        )
+        batches = backend.generate(
+            [Request(id=id_, prompt=text) for id_, text in self.prompts],
+            Decoding(max_new_tokens=self.max_new_tokens, stop=self.stop),
+            adapter=self.adapter,
+            done=frozenset(answers),
+        )
+        report(len(answers), len(self.prompts), "")
+        for batch in batches:
+            rows = [asdict(generation) for generation in batch]
+            append_lines(part, rows)
+            answers |= {row["id"]: row for row in rows}
+            report(len(answers), len(self.prompts), f"{backend.tokens_per_second:.0f} tokens/s")
+        save_lines(out, [answers[id_] for id_, _ in self.prompts])
+        part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class ToScore:
+    """A response to be scored: `before` is the prefill that stands before the generated text."""
+
+    id: str
+    topic: str
+    before: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Take the answers of a `Generate` job apart and judge their claims."""
+
+    generations: Path
+    responses: tuple[ToScore, ...]
+    knowledge: Path
+    judge: str
+    profile: str
+    cache: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, out: Path, report: Report) -> None:
+        """Scored responses are kept in `*.part` beside the result; they are not judged again."""
+        from factscore_mod.outputs import response_from_json, response_to_json
+        from factscore_mod.scorer import FactScorer
+
+        part = out.with_suffix(".part")
+        mend_lines(part)
+        scored = {row["id"]: row for row in read_lines(part)}
+        texts = {row["id"]: row["text"] for row in read_lines(self.generations)}
+        missing = [response for response in self.responses if response.id not in scored]
+        scorer = FactScorer(
+            judge=self.judge, knowledge=self.knowledge, profile=self.profile, cache=self.cache, **self.options
+        )
+        report(len(scored), len(self.responses), "")
+        for result in scorer.iter_score(
+            [response.topic for response in missing],
+            [join(response.before, texts[response.id]) for response in missing],
+            ids=[response.id for response in missing],
+        ):
+            row = response_to_json(result)
+            append_lines(part, [row])
+            scored[row["id"]] = row
+            report(len(scored), len(self.responses), "")
+        ordered = [scored[response.id] for response in self.responses]
+        for row in ordered:
+            response_from_json(row)  # what cannot be read back must not be called done
+        save_lines(out, ordered)
+        part.unlink(missing_ok=True)
+
+
+def save_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a whole JSON-lines file."""
+    import json
+
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def join(before: str, text: str) -> str:
+    """A prefill (with its separator) and what the model wrote after it."""
+    return before + text.lstrip() if before else text.strip()

@@ -1,0 +1,216 @@
+"""The whole path of a run: plan -> jobs -> responses and scored claims -> metrics -> reports."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.errors import Problems
+from harness.executor import Event, run_jobs
+from harness.jobs import Job, join
+from harness.metrics import longform, short_qa
+from harness.metrics.longform import LongformScore
+from harness.metrics.short_qa import QaScore
+from harness.metrics.summary import summarise_longform, summarise_short_qa
+from harness.paths import read_lines
+from harness.plan import Cell, Plan, RunOptions, plan_run
+from harness.records import Response
+from harness.registry import TASKS
+from harness.reports import leaderboard
+from harness.reports.leaderboard import RunSummary
+from harness.store import RunFolder
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run ends with."""
+
+    folder: Path
+    summary: RunSummary
+    seconds: float
+
+
+def execute(
+    options: RunOptions,
+    folder: RunFolder,
+    command: str,
+    listen: Callable[[Event], None],
+    announce: Callable[[Plan], None] = lambda plan: None,
+    workers: int | None = None,
+) -> RunResult:
+    """Do a whole run, continuing whatever was done before, and write the run folder.
+
+    Raises UserError for what the user can mend. When jobs fail, what is finished is kept and reported anyway
+    where every cell of a model is there; then Problems names the failures.
+    """
+    started = datetime.datetime.now(datetime.UTC)
+    plan = plan_run(options)
+    announce(plan)
+    manifest = _manifest(options, plan, command, started)
+    folder.json("manifest.json", manifest)
+    failure: Problems | None = None
+    timings: dict[str, float] = {}
+
+    def note(event: Event) -> None:
+        if event.state == "done":
+            timings[event.job] = round(event.seconds, 2)
+        listen(event)
+
+    try:
+        run_jobs(plan.jobs, workers or os.cpu_count() or 1, note)
+    except Problems as error:
+        failure = error
+    cells = [cell for cell in plan.cells if cell.generate.done() and (cell.score is None or cell.score.done())]
+    summary = report(options, plan, cells, folder, manifest)
+    seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
+    labels = {job.key: job.label for job in plan.jobs}
+    folder.json(
+        "manifest.json",
+        manifest
+        | {
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 1),
+            "job_seconds": {labels[key]: value for key, value in timings.items()},
+            "failures": list(failure.problems) if failure else [],
+        },
+    )
+    if failure:
+        raise failure
+    return RunResult(folder.path, summary, seconds)
+
+
+def report(
+    options: RunOptions, plan: Plan, cells: list[Cell], folder: RunFolder, manifest: Mapping[str, Any]
+) -> RunSummary:
+    """Read the finished cells back, aggregate them and write every file of the run folder but the manifest."""
+    from factscore_mod.outputs import response_from_json
+
+    template = options.preset.prompt_template()
+    response_rows: list[dict[str, Any]] = []
+    claim_rows: list[dict[str, Any]] = []
+    qa: dict[tuple[str, str], list[QaScore]] = {}
+    long: dict[tuple[str, str], list[LongformScore]] = {}
+    for cell in cells:
+        task = TASKS.get(cell.task)
+        answers = {row["id"]: row for row in read_lines(cell.generate.out)}
+        scored = {row["id"]: row for row in read_lines(cell.score.out)} if cell.score else {}
+        for item, prompt in zip(cell.items, cell.prompts, strict=True):
+            answer = answers[item.id]
+            before = item.prefill + template.separator if item.prefill else ""
+            response = Response(
+                task=cell.task,
+                item_id=item.id,
+                model=cell.model,
+                world=cell.world,
+                text=join(before, answer["text"]),
+                tokens=answer["tokens"],
+                finish=answer["finish"],
+            )
+            response_rows.append(asdict(response) | {"prompt": prompt, "subject": item.subject})
+            if task.metric == "short_qa":
+                score = short_qa.score(item, response, final_answer=task.final_answer)
+                response_rows[-1] |= {"gold": list(item.gold), "scores": asdict(score)}
+                qa.setdefault((cell.task, cell.model), []).append(score)
+            else:
+                judged = response_from_json(scored[item.id])
+                record = longform.from_scored(judged, item, response, cell.world)
+                long.setdefault((cell.task, cell.model), []).append(record)
+                claim_rows.append(
+                    {"world": cell.world, "task": cell.task, "model": cell.model, "popularity": item.popularity}
+                    | scored[item.id]
+                )
+    summary = summarise(options, plan, qa, long, manifest)
+    folder.lines("responses.jsonl", response_rows)
+    if long:
+        folder.lines("claims.jsonl", claim_rows)
+    folder.text("metrics.json", summary.to_json())
+    folder.text("leaderboard.md", leaderboard.render(summary))
+    if long:
+        from harness.reports import curves
+
+        drawn: dict[str, dict[str, Any]] = {}
+        for (task_name, model), scores in long.items():
+            drawn.setdefault(task_name, {})[model] = longform.curve(scores, options.preset.scoring.curve_claims)
+        curves.plot(drawn, folder.path / "accuracy_vs_claims.png", folder.path / "accuracy_vs_claims.svg")
+    return summary
+
+
+def summarise(
+    options: RunOptions,
+    plan: Plan,
+    qa: Mapping[tuple[str, str], list[QaScore]],
+    long: Mapping[tuple[str, str], list[LongformScore]],
+    manifest: Mapping[str, Any],
+) -> RunSummary:
+    """Every number of the run, and what is needed to read them."""
+    estimates: dict[str, dict[str, Any]] = {}
+    for (task_name, model), qa_scores in qa.items():
+        estimates.setdefault(task_name, {})[model] = summarise_short_qa(qa_scores)
+    for (task_name, model), long_scores in long.items():
+        estimates.setdefault(task_name, {})[model] = summarise_longform(long_scores, options.suite.f1_k)
+    return leaderboard.make_summary(
+        suite=options.suite,
+        tasks=[TASKS.get(name) for name in options.suite.tasks],
+        models=options.models,
+        estimates=estimates,
+        qa=qa,
+        longform=long,
+        exclusions=plan.exclusions,
+        metadata={key: manifest[key] for key in ("preset", "variant", "worlds", "judge", "backend", "limit")},
+        context={key: manifest[key] for key in ("command", "date", "hardware", "version")},
+    )
+
+
+def run_id(options: RunOptions) -> str:
+    """The name of the run's folder: the same command continues the same run."""
+    return f"{options.suite.name}-{options.preset.preset.name}-{options.fingerprint()[:8]}"
+
+
+def hardware() -> str:
+    """The machine in a few words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{os.cpu_count()} x {model}, {platform.system()}"
+
+
+def _manifest(options: RunOptions, plan: Plan, command: str, started: datetime.datetime) -> dict[str, Any]:
+    def place(job: Job) -> dict[str, str]:
+        return {"label": job.label, "kind": job.kind, "key": job.key, "at": str(job.out)}
+
+    return {
+        "fingerprint": options.fingerprint(),
+        "version": __version__,
+        "command": command,
+        "date": started.date().isoformat(),
+        "started": started.isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "python": platform.python_version(),
+        "suite": options.suite.name,
+        "preset": options.preset.preset.name,
+        "variant": options.preset.source.world.get("variant", ""),
+        "settings": options.preset.model_dump(mode="json"),
+        "models": [asdict(model) for model in options.models],
+        "worlds": options.worlds,
+        "seeds": {"seed": options.seed, "base": options.base_seed, "training": options.training_seed},
+        "limit": options.limit,
+        "judge": options.judge,
+        "backend": options.backend,
+        "trust_remote_code": options.trust_remote_code,
+        "sources": list(plan.sources),
+        "bases": list(plan.bases),
+        "jobs": [place(job) for job in plan.jobs],
+        "job_counts": dict(Counter(job.kind for job in plan.jobs)),
+        "exclusions": [
+            {"task": task, "model": model, "reason": reason} for (task, model), reason in plan.exclusions.items()
+        ],
+    }
