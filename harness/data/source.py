@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from harness.errors import UserError
 from harness.records import Row, Split
 from train.rows import KnowledgeSet
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data is missing or malformed. The message names the file, the field and the remedy."""
 
 

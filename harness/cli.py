@@ -1,0 +1,214 @@
+"""The command line: arguments only, one function a command. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness import __version__
+from harness.errors import UserError
+
+app = typer.Typer(
+    name="harness",
+    help="Measure, and reduce, how often language models make things up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Suite = Annotated[str, typer.Option(help="Which tasks: a name that `harness list` shows.")]
+PresetName = Annotated[
+    str | None, typer.Option(help="The scale: tiny, mini, smol, or a .toml file. Default: mini where there is no GPU.")
+]
+Models = Annotated[
+    str | None, typer.Option(help="Comma-separated models; the preset's own choice by default. `base` is always in.")
+]
+Seeds = Annotated[int, typer.Option(help="How many worlds; they are pooled, with intervals over them.")]
+Seed = Annotated[int, typer.Option(help="The first world's seed; it drives everything.")]
+BaseSeed = Annotated[int | None, typer.Option(help="Seed of the base's pre-training, where it is to differ.")]
+TrainingSeed = Annotated[int | None, typer.Option(help="Seed of fine-tuning, where it is to differ.")]
+Variant = Annotated[str | None, typer.Option(help="Of the miniature: familiar or unfamiliar prompts.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many test items a task.")]
+Data = Annotated[Path | None, typer.Option(help="A data folder (docs/data.md). Default: $HARNESS_DATA, else the hub.")]
+Base = Annotated[str | None, typer.Option(help="Another base model: a folder or a hub id.")]
+Adapter = Annotated[
+    list[str] | None, typer.Option(help="NAME=PATH: score a ready adapter too; {task} in PATH is replaced.")
+]
+ModelsFile = Annotated[Path | None, typer.Option(help="A TOML file of [models.NAME] tables.")]
+Backend = Annotated[str | None, typer.Option(help="What generates: transformers.")]
+Judge = Annotated[str | None, typer.Option(help="What judges claims: rules.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let a base run code of its own; recorded.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    """Measure, and reduce, how often language models make things up."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    suite: Suite = "longform",
+    preset: PresetName = None,
+    models: Models = None,
+    seeds: Seeds = 1,
+    seed: Seed = 0,
+    base_seed: BaseSeed = None,
+    training_seed: TrainingSeed = None,
+    variant: Variant = None,
+    limit: Limit = None,
+    data: Data = None,
+    base: Base = None,
+    adapter: Adapter = None,
+    models_file: ModelsFile = None,
+    backend: Backend = None,
+    judge: Judge = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/ID, the same for equal runs.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue what an earlier run left.")] = True,
+    workers: Annotated[int | None, typer.Option(help="Jobs at a time. Default: one a core.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")] = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Train what is missing, generate, score and write leaderboard, curves and report."""
+    from rich.console import Console
+
+    from harness.options import default_preset, has_gpu, resolve
+    from harness.pipeline import execute, run_id
+    from harness.progress import Display
+    from harness.reports import leaderboard
+    from harness.store import RunFolder
+
+    options = resolve(
+        suite=suite,
+        preset=preset,
+        models=models,
+        worlds=seeds,
+        seed=seed,
+        base_seed=base_seed,
+        training_seed=training_seed,
+        variant=variant,
+        limit=limit,
+        data=data,
+        base=base,
+        adapters=adapter or (),
+        models_file=models_file,
+        backend=backend,
+        judge=judge,
+        trust_remote_code=trust_remote_code,
+    )
+    # Progress goes to standard error, so that standard output holds the table or the JSON and nothing else.
+    notes = Console(stderr=True, quiet=quiet or as_json)
+    why = "" if preset else (" (a GPU is here)" if has_gpu() else " (no GPU here)")
+    section = options.preset.preset
+    notes.print(
+        f"preset [bold]{preset or default_preset()}[/bold]{why}: {section.description} "
+        f"{len(options.suite.tasks)} tasks, {len(options.models)} models, {seeds} world{'s' * (seeds > 1)}; "
+        f"a first run takes about {section.minutes * seeds:.0f} min on two cores, a repeated one seconds.",
+        highlight=False,
+    )
+    folder = RunFolder(out or Path("runs") / run_id(options))
+    folder.check(options.fingerprint(), resume)
+    display = Display(notes, quiet or as_json)
+    with display:
+        result = execute(options, folder, _command(), display.listen, display.announce, workers)
+    if as_json:
+        typer.echo((folder.path / "metrics.json").read_text(encoding="utf-8"), nl=False)
+        return
+    out_console = Console()
+    for table in leaderboard.tables(result.summary):
+        out_console.print(table)
+    out_console.print(f"{result.seconds:.0f} s. Everything is in {folder.path}/", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def validate(
+    suite: Suite = "longform",
+    preset: PresetName = None,
+    models: Models = None,
+    seeds: Seeds = 1,
+    seed: Seed = 0,
+    variant: Variant = None,
+    limit: Limit = None,
+    data: Data = None,
+    base: Base = None,
+    adapter: Adapter = None,
+    models_file: ModelsFile = None,
+    backend: Backend = None,
+    judge: Judge = None,
+) -> None:
+    """Check everything a run would need, before spending anything; prints all problems at once."""
+    from harness.errors import Problems
+    from harness.options import check, resolve
+
+    options = resolve(
+        suite=suite,
+        preset=preset,
+        models=models,
+        worlds=seeds,
+        seed=seed,
+        variant=variant,
+        limit=limit,
+        data=data,
+        base=base,
+        adapters=adapter or (),
+        models_file=models_file,
+        backend=backend,
+        judge=judge,
+    )
+    if problems := check(options):
+        raise Problems(problems)
+    typer.echo("ready to run")
+
+
+@app.command(name="list")
+def list_names(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show models, methods, tasks, suites, presets, judges and backends."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from harness.config import load_preset, preset_names
+    from harness.registry import BACKENDS, JUDGES, METHODS, MODELS, TASKS, suites
+
+    listing: dict[str, dict[str, str]] = {
+        "models": {model.name: model.title for model in MODELS},
+        "methods": {method.name: f"{method.title}: {method.reference}" for method in METHODS},
+        "tasks": {task.name: f"{task.title} ({task.metric})" for task in TASKS},
+        "suites": {suite.name: f"{suite.title}: {', '.join(suite.tasks)}" for suite in suites().values()},
+        "presets": {name: load_preset(name).preset.description for name in preset_names()},
+        "judges": JUDGES,
+        "backends": BACKENDS,
+    }
+    if as_json:
+        typer.echo(json.dumps(listing, indent=2))
+        return
+    table = Table(box=None, show_header=False)
+    for noun, entries in listing.items():
+        for position, (name, meaning) in enumerate(entries.items()):
+            table.add_row(f"[bold]{noun}[/bold]" if position == 0 else "", name, meaning)
+    Console().print(table)
+
+
+def _command() -> str:
+    """The command as typed, without the path of the program."""
+    return shlex.join(["harness", *sys.argv[1:]])
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point: what the user can mend ends in one message and exit status 2."""
+    try:
+        return app(args=arguments)
+    except UserError as error:
+        typer.echo(f"harness: {error}" if "\n" not in str(error) else f"harness:\n{error}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

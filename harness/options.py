@@ -1,0 +1,183 @@
+"""From the words of a command line to `RunOptions`, with every problem reported at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.config import Preset, load_preset
+from harness.errors import Problems, UserError
+from harness.paths import home
+from harness.plan import RunOptions, adapter_fingerprint, plan_run
+from harness.registry import BACKENDS, JUDGES, METHODS, MODELS, TASKS, ModelSpec, Suite, get_suite, read_models
+
+FREE_BYTES = 2 * 1024**3
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA or AMD GPU is at hand, told without loading torch."""
+    return Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists() or shutil.which("nvidia-smi") is not None
+
+
+def default_preset() -> str:
+    """`mini` where there is no GPU, else the real 135M model."""
+    return "smol" if has_gpu() else "mini"
+
+
+def resolve(
+    *,
+    suite: str,
+    preset: str | None = None,
+    models: str | None = None,
+    worlds: int = 1,
+    seed: int = 0,
+    base_seed: int | None = None,
+    training_seed: int | None = None,
+    variant: str | None = None,
+    limit: int | None = None,
+    data: Path | None = None,
+    base: str | None = None,
+    adapters: Sequence[str] = (),
+    models_file: Path | None = None,
+    backend: str | None = None,
+    judge: str | None = None,
+    trust_remote_code: bool = False,
+) -> RunOptions:
+    """Look every name up and fill every default in; Problems lists all that is wrong."""
+    problems: list[str] = []
+    found_suite: Suite | None = None
+    found_preset: Preset | None = None
+    try:
+        found_suite = get_suite(suite)
+    except UserError as error:
+        problems.append(f"--suite: {error}")
+    try:
+        found_preset = load_preset(preset or default_preset())
+    except Problems as error:
+        problems += error.problems
+    except UserError as error:
+        problems.append(f"--preset: {error}")
+    if found_preset and variant is not None:
+        if found_preset.source.kind != "miniature":
+            problems.append("--variant: only the miniature's presets (mini, tiny) have variants")
+        elif variant not in ("familiar", "unfamiliar"):
+            problems.append(f"--variant: '{variant}' is neither familiar nor unfamiliar")
+        else:
+            source = found_preset.source
+            changed = source.model_copy(update={"world": source.world | {"variant": variant}})
+            found_preset = found_preset.model_copy(update={"source": changed})
+    data = data or (Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None)
+    if data is not None and not data.is_dir():
+        problems.append(f"--data: {data} is not a folder; docs/data.md says what it should hold")
+    if found_preset and found_preset.source.kind == "miniature":
+        data = None
+    if found_preset and worlds > 1 and found_preset.source.kind == "real" and base is None:
+        problems.append(f"--seeds: preset {found_preset.preset.name} has real data, which is one world; leave it out")
+    for name, value in (("--seeds", worlds), ("--limit", limit)):
+        if value is not None and value < 1:
+            problems.append(f"{name}: {value} is not a positive number")
+    chosen = _models(models, adapters, models_file, found_preset, problems)
+    backend = backend or "transformers"
+    if backend not in BACKENDS:
+        problems.append(f"--backend: '{backend}' is not one of {', '.join(BACKENDS)}")
+    judge = judge or (found_preset.scoring.judge if found_preset else "rules")
+    if judge.split(":")[0] not in JUDGES:
+        problems.append(f"--judge: '{judge}' is not one of {', '.join(JUDGES)}")
+    if problems or found_suite is None or found_preset is None:
+        raise Problems(problems)
+    return RunOptions(
+        suite=found_suite,
+        preset=found_preset,
+        models=chosen,
+        worlds=worlds,
+        seed=seed,
+        base_seed=base_seed,
+        training_seed=training_seed,
+        limit=limit,
+        data=data,
+        base=base,
+        backend=backend,
+        judge=judge,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _models(
+    names: str | None,
+    adapters: Sequence[str],
+    models_file: Path | None,
+    preset: Preset | None,
+    problems: list[str],
+) -> tuple[ModelSpec, ...]:
+    """The models asked for, in the registry's order, `base` always among them; faults go to `problems`."""
+    extra: dict[str, ModelSpec] = {}
+    for path in (models_file, home() / "models.toml"):
+        if path is not None and (path == models_file or path.is_file()):
+            try:
+                extra |= {model.name: model for model in read_models(path)}
+            except UserError as error:
+                problems.append(str(error))
+    for word in adapters:
+        name, _, path_text = word.partition("=")
+        if not name or not path_text:
+            problems.append(f"--adapter: '{word}' is not of the form NAME=PATH")
+            continue
+        extra[name] = ModelSpec(name=name, title=name, adapter=path_text)
+    wanted = [name.strip() for name in names.split(",") if name.strip()] if names else []
+    if not wanted:
+        wanted = list(preset.preset.models) if preset else []
+        wanted += [name for name in extra if name not in wanted]
+    else:
+        wanted += [word.partition("=")[0] for word in adapters if word.partition("=")[0] not in wanted]
+    chosen: dict[str, ModelSpec] = {}
+    for name in ["base", *wanted]:
+        try:
+            chosen[name] = extra[name] if name in extra else MODELS.get(name)
+        except UserError as error:
+            problems.append(f"--models: {error}")
+    order = {name: position for position, name in enumerate(MODELS.names())}
+    return tuple(sorted(chosen.values(), key=lambda model: order.get(model.name, len(order))))
+
+
+def check(options: RunOptions) -> list[str]:
+    """Everything that would stop a run, found without spending anything; empty when it can start."""
+    problems: list[str] = []
+    for name in options.suite.tasks:
+        try:
+            TASKS.get(name)
+        except UserError as error:
+            problems.append(f"suite {options.suite.name}: {error}")
+    for model in options.models:
+        if model.method is not None and model.method not in METHODS.names():
+            problems.append(f"model {model.name}: no method is called '{model.method}'")
+        if model.adapter is not None:
+            for name in options.suite.tasks:
+                try:
+                    adapter_fingerprint(Path(model.adapter.replace("{task}", name)).expanduser())
+                except UserError as error:
+                    if str(error) not in problems:
+                        problems.append(str(error))
+    place = home()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        probe = place / ".write-probe"
+        probe.write_text("")
+        probe.unlink()
+        if shutil.disk_usage(place).free < FREE_BYTES:
+            problems.append(f"{place}: less than 2 GB free; set HARNESS_HOME to a larger disk")
+    except OSError as error:
+        problems.append(f"{place}: cannot be written ({error}); set HARNESS_HOME to another folder")
+    if not problems:
+        for world in range(options.worlds):
+            try:
+                plan_run(replace(options, worlds=1, seed=options.seed + world))
+            except Problems as error:
+                problems += error.problems
+            except ValueError as error:
+                problems.append(str(error))
+            if problems:
+                break
+    return problems
