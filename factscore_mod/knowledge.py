@@ -1,0 +1,355 @@
+"""Open a knowledge source and look things up in it: titles, articles, full text.
+
+    source = KnowledgeSource.open(Path("wiki.db"))
+    source.resolve("albert einstein")          # Resolution(title="Albert Einstein", found="normalised")
+    source.passages("Albert Einstein")         # the article, cut
+    source.search("who discovered radium", 5)  # over the whole corpus
+
+FActScore's own `.db` files are opened as they are and never written to. What they lack, an index of spellings and
+full text, is built once in a file beside them, when a title first misses or a search is first made.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+from factscore_mod import passages as cutting
+from factscore_mod.knowledge_build import BuildReport, build, build_side_index
+from factscore_mod.knowledge_format import (
+    FACTSCORE_SEPARATOR,
+    FORMAT,
+    POSITION_BITS,
+    TITLE,
+    Document,
+    KnowledgeError,
+    Redirect,
+    read_meta,
+    title_key,
+    without_parentheses,
+)
+from factscore_mod.records import Passage
+from factscore_mod.tokens import words
+
+__all__ = [
+    "BuildReport",
+    "Document",
+    "KnowledgeError",
+    "KnowledgeSource",
+    "Redirect",
+    "Resolution",
+    "build",
+]
+
+Found = Literal["exact", "normalised", "search", "none"]
+
+_log = logging.getLogger(__name__)
+
+# A search reads the postings of its rarest words first and stops adding words at this many expected rows.
+_MOST_ROWS = 2000
+_MOST_WORDS = 16
+# A title found by search must share this much of its words with the topic (Dice), and contain or be contained.
+_ENOUGH_SHARED = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Which article a topic means, and how it was found. `title` is empty where `found` is `none`."""
+
+    title: str
+    found: Found
+
+
+def _check_whole(path: Path) -> None:
+    """`KnowledgeError` where `path` is not a SQLite file or is shorter than its header says."""
+    if not path.is_file():
+        hint = "; a build of it was cut off: start the same build again" if _partial(path).exists() else ""
+        raise KnowledgeError(f"{path}: no such knowledge source{hint}")
+    with path.open("rb") as file:
+        header = file.read(100)
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        raise KnowledgeError(f"{path} is not a SQLite file; build one with `harness knowledge build`")
+    page = int.from_bytes(header[16:18], "big")
+    expected = int.from_bytes(header[28:32], "big") * (65536 if page == 1 else page)
+    if path.stat().st_size < expected:
+        raise KnowledgeError(
+            f"{path} is cut short: {path.stat().st_size:,} of {expected:,} bytes; copy or build it again"
+        )
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+class _Reader:
+    """A read-only SQLite file with one connection a thread; a forked child opens its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._uri = f"{path.resolve().as_uri()}?mode=ro"
+        self._local = threading.local()
+
+    def connection(self) -> sqlite3.Connection:
+        if getattr(self._local, "process", None) != os.getpid():
+            connection = sqlite3.connect(self._uri, uri=True, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA mmap_size = 1073741824")
+            connection.execute("PRAGMA cache_size = -16384")
+            self._local.connection = connection
+            self._local.process = os.getpid()
+        connection = self._local.connection
+        assert isinstance(connection, sqlite3.Connection)
+        return connection
+
+
+class KnowledgeSource:
+    """Titled articles cut into passages, read-only. Threads and processes may share a file, threads an object."""
+
+    def __init__(
+        self, path: Path, table: str, columns: str, index: Path | None, fingerprint: str, count: int
+    ) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+        self._table = table
+        self._columns = columns
+        self._count = count
+        self._text = _Reader(path)
+        self._lock = threading.Lock()
+        self._index_path = index
+        self._index: _Reader | None = None
+        self._common: dict[str, float] = {}
+        self._passage_count = 0
+
+    @classmethod
+    def open(cls, path: Path | str, *, table: str = "documents") -> KnowledgeSource:
+        """Open a source made by `build`, or a FActScore `.db` file (whose table may have another name).
+
+        Raises `KnowledgeError` where the file is missing, cut short, half built, empty or of another kind.
+        """
+        path = Path(path)
+        _check_whole(path)
+        try:
+            with closing(_Reader(path).connection()) as connection:
+                return cls._from(path, table, connection)
+        except sqlite3.DatabaseError as error:
+            raise KnowledgeError(f"{path} cannot be read: {error}; build it again") from error
+
+    @classmethod
+    def _from(cls, path: Path, table: str, connection: sqlite3.Connection) -> KnowledgeSource:
+        meta = read_meta(connection)
+        if meta:
+            if meta.get("format") != FORMAT:
+                raise KnowledgeError(
+                    f"{path} has format {meta.get('format')!r}, not {FORMAT!r}; build it again"
+                )
+            if meta.get("complete") != "1":
+                raise KnowledgeError(f"{path} is half built; start the same build again")
+            return cls(
+                path, "documents", "id, title, text, cuts", path, meta["fingerprint"], int(meta["documents"])
+            )
+        columns = {row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (table,))}
+        if not {"title", "text"} <= columns:
+            names = [
+                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            ]
+            raise KnowledgeError(
+                f"{path} has no table {table!r} with columns title and text (tables: {', '.join(names) or 'none'}); "
+                "give the name of the table, or build a knowledge source"
+            )
+        quoted = '"' + table.replace('"', '""') + '"'
+        count = int(connection.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0])
+        if not count:
+            raise KnowledgeError(
+                f"{path}: table {table!r} has no rows, as a build that failed leaves it; delete the file and build it"
+            )
+        fingerprint = _sampled_hash(path, table)
+        return cls(path, quoted, "rowid, title, text, NULL", None, fingerprint, count)
+
+    def titles(self) -> int:
+        """How many articles there are."""
+        return self._count
+
+    def _article(self, where: str, value: str | int) -> tuple[str, tuple[Passage, ...]] | None:
+        query = f"SELECT {self._columns} FROM {self._table} WHERE {where} = ?"
+        row = self._text.connection().execute(query, (value,)).fetchone()
+        if row is None:
+            return None
+        _, title, text, cuts = row
+        if cuts is None:
+            pieces = text.replace("<s>", "").replace("</s>", "").split(FACTSCORE_SEPARATOR)
+        else:
+            pieces = cutting.split(text, json.loads(cuts))
+        return title, tuple(Passage(title, piece.strip(), index) for index, piece in enumerate(pieces))
+
+    def passages(self, title: str) -> tuple[Passage, ...]:
+        """The article of exactly this title in its passages, lead first; empty where there is none."""
+        article = self._article("title", title)
+        return () if article is None else article[1]
+
+    def resolve(self, topic: str) -> Resolution:
+        """Find the article that `topic` names: its title as it is, else spelt otherwise or redirected, else by
+        a search over titles that settles only for one clear winner. Never raises for a topic: that is `none`.
+        """
+        topic = topic.strip()
+        if not topic:
+            return Resolution("", "none")
+        query = f"SELECT 1 FROM {self._table} WHERE title = ?"
+        if self._text.connection().execute(query, (topic,)).fetchone():
+            return Resolution(topic, "exact")
+        number = self._redirected(topic)
+        if number is None:
+            number = self._normalised(topic)
+        if number is not None:
+            return Resolution(self._title(number), "normalised")
+        number = self._title_search(topic)
+        return Resolution("", "none") if number is None else Resolution(self._title(number), "search")
+
+    def _title(self, number: int) -> str:
+        query = f"SELECT title FROM {self._table} WHERE rowid = ?"
+        title = self._text.connection().execute(query, (number,)).fetchone()[0]
+        assert isinstance(title, str)
+        return title
+
+    def _redirected(self, topic: str) -> int | None:
+        row = (
+            self._search_index().execute("SELECT target FROM redirects WHERE title = ?", (topic,)).fetchone()
+        )
+        if row is None:
+            return None
+        query = f"SELECT rowid FROM {self._table} WHERE title = ?"
+        found = self._text.connection().execute(query, row).fetchone()
+        return None if found is None else int(found[0])
+
+    def _normalised(self, topic: str) -> int | None:
+        key = title_key(topic)
+        index = self._search_index()
+        rows = index.execute("SELECT kind, document FROM names WHERE key = ? ORDER BY kind, document", (key,))
+        by_kind: dict[int, list[int]] = {}
+        for kind, document in rows:
+            by_kind.setdefault(kind, []).append(document)
+        # The best kind of name decides; several articles of one kind are no answer.
+        for _, documents in sorted(by_kind.items()):
+            if len(documents) == 1:
+                return documents[0]
+            return None
+        bare = title_key(without_parentheses(topic))
+        if bare != key:
+            query = "SELECT document FROM names WHERE key = ? AND kind = ?"
+            documents = [row[0] for row in index.execute(query, (bare, TITLE))]
+            if len(documents) == 1:
+                return int(documents[0])
+        return None
+
+    def _title_search(self, topic: str) -> int | None:
+        wanted = set(words(topic))
+        if not wanted:
+            return None
+        query = "SELECT rowid FROM title_index WHERE title_index MATCH ? LIMIT 200"
+        candidates: set[int] = set()
+        for match in (_match(wanted, "AND"), _match(wanted, "OR")):
+            candidates.update(row[0] for row in self._search_index().execute(query, (match,)))
+        scored: list[tuple[float, int]] = []
+        for number in candidates:
+            title = set(words(self._title(number)))
+            if title <= wanted or wanted <= title:
+                scored.append((2 * len(title & wanted) / (len(title) + len(wanted)), number))
+        scored.sort(key=lambda pair: (-pair[0], pair[1]))
+        if not scored or scored[0][0] < _ENOUGH_SHARED:
+            return None
+        if len(scored) > 1 and scored[1][0] == scored[0][0]:
+            return None
+        return scored[0][1]
+
+    def search(self, query: str, k: int = 5) -> tuple[Passage, ...]:
+        """The `k` passages of the corpus that match `query` best by BM25; fewer, or none, where little matches.
+
+        Stop words and, as far as rarer words are there, the commonest words are left out: they cost most of the
+        time and decide nothing.
+        """
+        index = self._search_index()
+        terms = sorted(dict.fromkeys(words(query)), key=lambda term: self._common.get(term, 0.0))
+        chosen: list[str] = []
+        expected = 0.0
+        for term in terms[:_MOST_WORDS]:
+            expected += self._common.get(term, 0.0) * self._passage_count
+            if len(chosen) > 1 and expected > _MOST_ROWS:
+                break
+            chosen.append(term)
+        if not chosen:
+            return ()
+        rows = index.execute(
+            "SELECT rowid FROM passage_index WHERE passage_index MATCH ? ORDER BY rank LIMIT ?",
+            (_match(chosen, "OR"), k),
+        ).fetchall()
+        found: list[Passage] = []
+        for (number,) in rows:
+            article = self._article("rowid", number >> POSITION_BITS)
+            assert article is not None
+            found.append(article[1][number & ((1 << POSITION_BITS) - 1)])
+        return tuple(found)
+
+    def _search_index(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._index is None:
+                path = self._index_path or self._side_index()
+                index = _Reader(path)
+                connection = index.connection()
+                self._common = dict(connection.execute("SELECT term, share FROM common"))
+                self._passage_count = int(read_meta(connection)["passages"])
+                self._index = index
+        return self._index.connection()
+
+    def _side_index(self) -> Path:
+        """The index beside a FActScore file, built now where it is missing."""
+        side = self.path.with_name(self.path.name + ".index")
+        if not os.access(self.path.parent, os.W_OK) and not side.exists():
+            folder = Path(tempfile.mkdtemp(prefix="knowledge-index-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            side = folder / side.name
+            _log.warning(
+                "%s: the folder cannot be written to; the index is made anew for each run", self.path
+            )
+        if not side.exists():
+            _log.warning("%s: no index of spellings and full text yet; building %s once", self.path, side)
+            build_side_index(self._rows(), self._rows(1500), self.fingerprint, side)
+        _check_whole(side)
+        with closing(_Reader(side).connection()) as connection:
+            if read_meta(connection).get("origin") != self.fingerprint:
+                raise KnowledgeError(
+                    f"{side} was made for another {self.path.name}; delete it, it is built again"
+                )
+        return side
+
+    def _rows(self, sample: int | None = None) -> Iterator[tuple[int, str, str]]:
+        """Row number, title and text of the articles, all or about `sample` of them."""
+        step = 1 if sample is None else max(1, self._count // sample)
+        connection = _Reader(self.path).connection()
+        query = f"SELECT rowid, title, text FROM {self._table} WHERE rowid % ? = 0 ORDER BY rowid"
+        yield from connection.execute(query, (step,))
+        connection.close()
+
+
+def _match(terms: list[str] | set[str], operator: str) -> str:
+    """An FTS5 query over words of `tokens.words`, which hold no quote."""
+    return f" {operator} ".join(f'"{term}"' for term in sorted(terms))
+
+
+def _sampled_hash(path: Path, table: str) -> str:
+    """Hash of a file's size and 64 blocks spread over it: a full hash of FActScore's 20 GB takes minutes."""
+    size = path.stat().st_size
+    digest = blake2b(f"{size}|{table}|".encode(), digest_size=16)
+    with path.open("rb") as file:
+        for block in range(64):
+            file.seek(size * block // 64)
+            digest.update(file.read(4096))
+    return digest.hexdigest()

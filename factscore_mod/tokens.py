@@ -1,0 +1,53 @@
+"""Words of a text for lexical retrieval: lower-case, accents and stop words dropped, plurals folded.
+
+The same tokens feed BM25 inside an article and the full-text index of a knowledge source, so both agree on what
+matches. `whitespace` is the tokenisation of FActScore's BM25 branch, kept for its profile.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+STOP_WORDS = frozenset(
+    """a about after all also although an and any are as at be became because been before being between both but by
+    can could did do does during each either few for from further had has have having he her here hers herself him
+    himself his how however i if in into is it its itself just later like many may me might more most much must my
+    myself neither no nor not of off often on once one only or other others our ours out over own per s same several
+    she should since so some such t than that the their theirs them themselves then there these they this those
+    though through thus to too two under until up upon us very was we well were what when where whether which while
+    who whom whose why will with within without would yet you your yours""".split()
+)
+
+_WORD = re.compile(r"[^\W_]+")
+_COMBINING = re.compile(r"[\u0300-\u036f]+")
+
+
+def fold(text: str) -> str:
+    """Lower-case, compatibility forms and accents removed: `Ångström` becomes `angstrom`."""
+    if text.isascii():
+        return text.lower()
+    return _COMBINING.sub("", unicodedata.normalize("NFKD", text.casefold()))
+
+
+@lru_cache(maxsize=1 << 16)
+def _stem(word: str) -> str:
+    """The S-stemmer (Harman 1991, "How effective is suffixing?", JASIS 42): plurals only, so names survive."""
+    if len(word) < 4 or word[-1] != "s":
+        return word
+    if word.endswith("ies"):
+        return word if word.endswith(("eies", "aies")) else word[:-3] + "y"
+    if word.endswith("es"):
+        return word if word.endswith(("aes", "ees", "oes")) else word[:-1]
+    return word if word.endswith(("us", "ss")) else word[:-1]
+
+
+def words(text: str) -> list[str]:
+    """Content words of `text` in order, repeats kept."""
+    return [_stem(word) for word in _WORD.findall(fold(text)) if word not in STOP_WORDS]
+
+
+def whitespace(text: str) -> list[str]:
+    """What FActScore's `get_bm25_passages` feeds BM25: its tokenizer's markers removed, split at white space."""
+    return text.replace("<s>", "").replace("</s>", "").split()
