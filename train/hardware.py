@@ -1,0 +1,36 @@
+"""What the machine can do well, and loading a base accordingly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+
+def uses_bf16(precision: Literal["auto", "fp32", "bf16"], base_dir: Path) -> bool:
+    """Whether to compute in bf16: as told, or for `auto` where it is fast."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported()
+
+
+def load_base(base_dir: Path, *, bf16: bool) -> Any:
+    """Load a causal language model for training.
+
+    On a GPU the frozen base is held in bf16 when computing in bf16 and attends through SDPA. On a CPU it stays
+    in fp32 under autocast, and attention is computed in the open: the backward pass of the fused kernel takes
+    longer there than everything it saves.
+    """
+    from transformers import AutoModelForCausalLM
+
+    on_gpu = torch.cuda.is_available()
+    model = AutoModelForCausalLM.from_pretrained(
+        str(base_dir),
+        dtype=torch.bfloat16 if bf16 and on_gpu else torch.float32,
+        attn_implementation="sdpa" if on_gpu else "eager",
+    )
+    model.requires_grad_(False)
+    return model

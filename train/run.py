@@ -1,0 +1,221 @@
+"""Train one stage: from a description and some folders to an adapter folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from train.stages import Stage
+
+if TYPE_CHECKING:
+    from train.encode import EncodedRows
+    from train.plan import Plan
+
+STAGE_FILE = "stage.json"
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """What training a stage took and how it went.
+
+    `tokens` counts the tokens read, padding left out; `seconds` is wall time of training, all attempts together.
+    `losses` is the loss of each update in nats a token (lambda's term included); `truncated` counts rows cut at
+    the recipe's `max_length`; `resumed_at` is the update that the last attempt started from.
+    """
+
+    updates: int
+    tokens: int
+    seconds: float
+    loss: float
+    losses: tuple[float, ...]
+    truncated: int = 0
+    resumed_at: int = 0
+    precision: str = "fp32"
+
+
+def run_stage(
+    stage: Stage,
+    *,
+    base_dir: Path,
+    adapter_dirs: Mapping[str, Path],
+    out_dir: Path,
+    base_fingerprint: str,
+    checkpoint_dir: Path | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> StageReport:
+    """Train the adapter of `stage` on the base in `base_dir` and write it to `out_dir`.
+
+    `adapter_dirs` maps the fingerprint of each needed stage to its adapter folder. `out_dir` becomes a peft folder
+    with `stage.json` beside the weights; it holds this stage's adapter only and appears whole or not at all. If
+    it is there already, made by the same stage on the same base, nothing is trained. With `checkpoint_dir` the
+    run saves itself every `checkpoint_seconds` and resumes from the newest whole checkpoint; on a CPU the
+    weights are then bit for bit those of an uninterrupted run. `progress` is called with (update, updates, loss).
+
+    Several processes started by `accelerate launch` or torchrun train together; the main one writes.
+    Raises StageError, EncodingError or AdapterError for input that cannot be trained on.
+    """
+    fingerprint = stage.fingerprint(base_fingerprint)
+    if (out_dir / STAGE_FILE).is_file():
+        return _report_of(out_dir, fingerprint)
+
+    import torch
+    from transformers import AutoTokenizer
+
+    from train import checkpoint
+    from train.hardware import load_base, uses_bf16
+    from train.lora import add_adapters, save_adapter
+    from train.trainer import StageTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(base_dir))
+    encoded = _encode(stage, tokenizer)
+    plan = plan_stage(stage, encoded, base_fingerprint)
+    knowledge = _knowledge_folders(stage, adapter_dirs, base_fingerprint)
+
+    bf16 = uses_bf16(stage.recipe.precision, base_dir)
+    base = load_base(base_dir, bf16=bf16)
+    switch = add_adapters(base, stage.recipe, stage.seed, knowledge, frozen_dropout=stage.frozen_dropout)
+
+    losses: list[float] = []
+    resumed = checkpoint.newest_checkpoint(checkpoint_dir, fingerprint) if checkpoint_dir else None
+    spent = 0.0
+    if resumed:
+        losses += resumed[1].losses
+        spent = resumed[1].seconds
+        checkpoint.restore_weights(resumed[0], switch.model)
+    started = time.monotonic()
+    saved_at = started
+    staging = out_dir.with_name(f".{out_dir.name}.partial-{os.getpid()}")
+
+    def after_update(update: int, loss: float) -> None:
+        nonlocal saved_at
+        losses.append(loss)
+        if not trainer.is_world_process_zero():
+            return
+        if progress:
+            progress(update, plan.updates, loss)
+        now = time.monotonic()
+        if checkpoint_dir and update < plan.updates and now - saved_at >= checkpoint_seconds:
+            state = checkpoint.Progress(update, spent + now - started, tuple(losses))
+            checkpoint.save_checkpoint(checkpoint_dir, fingerprint, state, switch.model, trainer.create_optimizer())
+            saved_at = now
+
+    trainer = StageTrainer(
+        switch,
+        plan,
+        encoded.rows,
+        recipe=stage.recipe,
+        seed=stage.seed,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+        bf16=bf16,
+        scratch_dir=staging / "scratch",
+        on_update=after_update,
+        done=len(losses),
+    )
+    try:
+        if resumed:
+            checkpoint.restore_optimiser(resumed[0], trainer.create_optimizer())
+        trainer.train()
+        report = StageReport(
+            updates=plan.updates,
+            tokens=sum(
+                len(encoded.rows[i].ids) for batch in plan.micro_batches for branch in batch for i in branch.rows
+            ),
+            seconds=spent + time.monotonic() - started,
+            loss=losses[-1],
+            losses=tuple(losses),
+            truncated=encoded.truncated,
+            resumed_at=resumed[1].updates if resumed else 0,
+            precision="bf16" if bf16 else "fp32",
+        )
+        if trainer.is_world_process_zero():
+            shutil.rmtree(staging, ignore_errors=True)
+            save_adapter(switch.model, staging, base_dir)
+            described = stage.label() | {
+                "fingerprint": fingerprint,
+                "base_fingerprint": base_fingerprint,
+                "needs": [need.fingerprint(base_fingerprint) for need in stage.needs],
+                "torch": torch.__version__,
+                "report": asdict(report),
+            }
+            (staging / STAGE_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+            _publish(staging, out_dir, fingerprint)
+            if checkpoint_dir:
+                shutil.rmtree(checkpoint_dir, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return report
+
+
+def plan_stage(stage: Stage, encoded: EncodedRows, base_fingerprint: str) -> Plan:
+    """The plan of a stage of any kind over its encoded rows."""
+    from train.knowledge import plan_knowledge
+    from train.sft import plan_sft
+    from train.skill import plan_mixed, plan_multi_version
+
+    match stage.kind:
+        case "knowledge":
+            return plan_knowledge(stage, encoded.rows)
+        case "sft":
+            return plan_sft(stage, encoded.rows)
+        case "skill_mixed":
+            return plan_mixed(stage, encoded.rows, base_fingerprint)
+        case "skill_multi_version":
+            return plan_multi_version(stage, encoded.rows, base_fingerprint)
+
+
+def _encode(stage: Stage, tokenizer: Any) -> EncodedRows:
+    from train.encode import encode_examples, encode_texts
+    from train.plan import StageError
+
+    if stage.kind == "knowledge":
+        encoded = encode_texts(stage.texts, tokenizer, stage.recipe.max_length)
+    else:
+        encoded = encode_examples(stage.examples, tokenizer, stage.template, stage.recipe.max_length)
+    if not encoded.rows:
+        field = "texts" if stage.kind == "knowledge" else "examples"
+        raise StageError(f"{field}: stage {stage.name!r} ({stage.kind}) has nothing to train on; give it some rows")
+    return encoded
+
+
+def _knowledge_folders(stage: Stage, adapter_dirs: Mapping[str, Path], base_fingerprint: str) -> dict[str, Path]:
+    from train.plan import StageError
+
+    folders = {}
+    for need in stage.needs:
+        key = need.fingerprint(base_fingerprint)
+        if key not in adapter_dirs:
+            raise StageError(f"adapter_dirs: the adapter of {need.name!r} ({key[:12]}) is missing; train it first")
+        folders[key] = adapter_dirs[key]
+    return folders
+
+
+def _publish(staging: Path, out_dir: Path, fingerprint: str) -> None:
+    """Rename the finished folder; a process that trained the same stage may have been faster."""
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staging.replace(out_dir)
+    except OSError:
+        _report_of(out_dir, fingerprint)
+
+
+def _report_of(out_dir: Path, fingerprint: str) -> StageReport:
+    from train.plan import StageError
+
+    path = out_dir / STAGE_FILE
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        report, found = described["report"], described["fingerprint"]
+    except (OSError, ValueError, KeyError) as error:
+        raise StageError(f"{path}: not a stage description ({error}); delete the folder and train again") from error
+    if found != fingerprint:
+        raise StageError(f"{path}: holds the adapter of another stage ({found[:12]}); choose another folder")
+    return StageReport(**report | {"losses": tuple(report["losses"])})
