@@ -8,9 +8,9 @@ are drawn above it. One set of formulas therefore serves all:
 - One world: Taylor-linearised ratio variance, clustered by entity, with C - 1 degrees of freedom.
   Shares get Wilson's interval at the effective sample size p(1 - p)/variance (Korn and Graubard 1998), which
   stays inside [0, 1] and does not collapse at 0 or 1.
-- Several worlds: the score is the mean of the worlds' own scores, each world counting the same. Its variance
-  is two-way clustered by world and by entity (Cameron, Gelbach and Miller 2011), never less than either alone,
-  with W - 1 degrees of freedom: the interval speaks of further worlds, and is wide where few were run.
+- Several worlds: the score is the mean of the worlds' own scores, all counting the same. Its variance
+  is two-way clustered by world and by entity (Cameron, Gelbach and Miller 2011), never less than either
+  alone, with W - 1 degrees of freedom: the interval speaks of further worlds, and is wide where few were run.
 
 See Miller 2024 (arXiv 2411.00640) for why evaluations should be read this way.
 """

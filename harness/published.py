@@ -1,0 +1,77 @@
+"""The figures that the paper printed (`published.json`), so that a table can show them beside ours.
+
+They were measured with Llama-3-8B on the paper's data, and are never mixed with ours: a column of their
+own, with that label.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+#: The order of the paper's main table, with the untrained base first.
+MODEL_ORDER = (
+    "base",
+    "sft",
+    "popular",
+    "flame",
+    "facttune",
+    "rl",
+    "sft_gpt",
+    "sft_fictitious",
+    "prereq_tune",
+)
+LABEL = "paper (Llama-3-8B)"
+
+
+@cache
+def _tables() -> Mapping[str, Any]:
+    text = files("harness").joinpath("published.json").read_text(encoding="utf-8")
+    tables: Mapping[str, Any] = json.loads(text)
+    return tables
+
+
+def source() -> str:
+    """Where the figures were printed."""
+    return str(_tables()["source"])
+
+
+def columns(table: str) -> tuple[str, ...]:
+    """The columns of one table; KeyError for a table that the paper does not have."""
+    return tuple(_tables()[table].get("columns", ()))
+
+
+def rows(table: str) -> tuple[str, ...]:
+    """The rows of one table in the paper's order."""
+    return tuple(_tables()[table]["rows"])
+
+
+def figure(table: str, row: str, column: str | None = None) -> float | None:
+    """One printed figure (shares in percent); None where the paper has an empty cell or no such row.
+
+    `column` is left out for tables with a single figure a row. KeyError for an unknown table or column.
+    """
+    body = _tables()[table]
+    cells = body["rows"].get(row)
+    if column is None:
+        return cells if isinstance(cells, (int, float)) else None
+    position = columns(table).index(column) if column in columns(table) else -1
+    if position < 0:
+        raise KeyError(f"{table} has no column '{column}'; it has {', '.join(columns(table))}")
+    value = cells[position] if cells else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def note(table: str, key: str) -> str:
+    """The paper's remark on a row or column of a table, or an empty string."""
+    return str(_tables()[table].get("notes", {}).get(key, ""))
+
+
+def order(models: list[str]) -> list[str]:
+    """Models in the paper's order; others follow as they came."""
+    return sorted(
+        models, key=lambda name: MODEL_ORDER.index(name) if name in MODEL_ORDER else len(MODEL_ORDER)
+    )
