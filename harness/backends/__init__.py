@@ -1,0 +1,1 @@
+"""Generation backends: what turns prompts into answers."""

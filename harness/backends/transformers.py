@@ -1,0 +1,390 @@
+"""Batched greedy generation with transformers, on CPU or GPU, with peft adapters.
+
+Batches are cut from the whole list of requests before anything is skipped. Floating-point sums depend on the
+shape of a batch, and a greedy choice between two near-equal tokens with them; with fixed batches a run that
+was killed and taken up again writes the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[int, int, float], None]
+"""Requests answered, requests in all, new tokens a second so far."""
+
+# Any text does: it only has to make the adapter's layers work.
+ADAPTER_CHECK_PROMPT = "Question: Who was Marie Curie?\nAnswer:"
+
+# Finished rows leave a batch when so large a part of it is done that copying the cache pays for itself.
+SHRINK_BELOW = 0.75
+
+
+class BackendError(UserError):
+    """A base or an adapter cannot be used. The message names the folder and the remedy."""
+
+
+class AdapterInert(BackendError):  # noqa: N818 - a state that is reported, as in "adapter inert"
+    """An adapter that changes nothing: scoring it would report the base under the method's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Greedy decoding: at most `max_new_tokens` tokens, ended by EOS or by the first of the `stop` strings.
+
+    A stop string and all after it are cut from the answer.
+    """
+
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt in its final form (templated text, no special tokens); `id` is unique among requests."""
+
+    id: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The new text; `tokens` counts new tokens without EOS, `length` means that the limit cut it off."""
+
+    id: str
+    text: str
+    tokens: int
+    finish: Literal["stop", "length"]
+
+
+class TransformersBackend:
+    """Greedy generation for one base model and any number of its adapters.
+
+    `base_dir` is a model folder or hub id, in safetensors. `dtype` is `auto` (fp32 on CPU, bf16 on a GPU that
+    has it, else fp16) or a torch dtype's name; `device` is `auto` (GPU if there is one) or a torch device.
+    Nothing is loaded before the first prompt that needs an answer, so that a list with no open request costs
+    nothing. Decoder-only models with a key-value cache are supported.
+
+    On fp32 bases an adapter is merged into a copy of the weights: 1.5 times as fast on small models and equal
+    up to rounding in the seventh digit. Below fp32 merging would round the adapter away, so it stays apart.
+    """
+
+    def __init__(
+        self,
+        base_dir: Path | str,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        batch_size: int = 64,
+        attention: str = "sdpa",
+        trust_remote_code: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise BackendError(f"batch_size must be at least 1, not {batch_size}")
+        self.base_dir = str(base_dir)
+        self.batch_size = batch_size
+        self._dtype = dtype
+        self._device = device
+        self._attention = attention
+        self._trust = trust_remote_code
+        self._adapted: tuple[str, Any] | None = None
+        self._tokens = 0
+        self._seconds = 0.0
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that may change a generation besides prompt, decoding and adapter."""
+        device, dtype = self._placement
+        content = {
+            "base": base_fingerprint(Path(self.base_dir)) if Path(self.base_dir).is_dir() else self.base_dir,
+            "device": device.split(":")[0],
+            "dtype": dtype,
+            "attention": self._attention,
+            "batch_size": self.batch_size,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens a second of generation, over the backend's life (loading is not counted)."""
+        return self._tokens / self._seconds if self._seconds else 0.0
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        decoding: Decoding,
+        adapter: Path | None = None,
+        done: Collection[str] = (),
+        progress: Progress | None = None,
+    ) -> Iterator[list[Generation]]:
+        """Answer the requests, longest prompts first, and yield each batch as it is finished.
+
+        `done` holds ids that need no answer; a batch is skipped when all its ids are done, and generated
+        whole otherwise. Raises BackendError when the base or the adapter cannot be loaded or a prompt exceeds
+        the model's context, AdapterInert when the adapter changes no logit of a fixed prompt.
+        """
+        if len({request.id for request in requests}) != len(requests):
+            raise ValueError("the requests' ids are not unique")
+        if decoding.max_new_tokens < 1:
+            raise ValueError("max_new_tokens must be at least 1")
+        if all(request.id in done for request in requests):
+            return
+        encoded = [self._encode(request) for request in requests]
+        # Stable, so that equally long prompts keep their order.
+        order = sorted(range(len(requests)), key=lambda i: -len(encoded[i]))
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        opened = [batch for batch in batches if any(requests[i].id not in done for i in batch)]
+        model = self._with_adapter(adapter)
+        finished = len(requests) - sum(len(batch) for batch in opened)
+        for batch in opened:
+            started = time.perf_counter()
+            answers = self._greedy(model, [encoded[i] for i in batch], decoding)
+            self._seconds += time.perf_counter() - started
+            generations = [
+                self._finish(requests[i].id, ids, reason, decoding)
+                for i, (ids, reason) in zip(batch, answers, strict=True)
+            ]
+            self._tokens += sum(generation.tokens for generation in generations)
+            finished += len(batch)
+            if progress:
+                progress(finished, len(requests), self.tokens_per_second)
+            yield generations
+
+    # --- tokens ------------------------------------------------------------------------------------------
+
+    def _encode(self, request: Request) -> list[int]:
+        from train.encode import encode_prompt
+
+        ids = encode_prompt(request.prompt, self._tokenizer)
+        if not ids:
+            raise BackendError(f"request {request.id!r} has an empty prompt")
+        return ids
+
+    def _finish(
+        self, id_: str, ids: list[int], reason: Literal["stop", "length"], decoding: Decoding
+    ) -> Generation:
+        text = self._text(ids)
+        cuts = [at for at in (text.find(stop) for stop in decoding.stop) if at >= 0]
+        if cuts:
+            text, reason = text[: min(cuts)], "stop"
+        return Generation(id_, text, len(ids), reason)
+
+    def _text(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    # --- the loop ----------------------------------------------------------------------------------------
+
+    def _greedy(
+        self, model: Any, prompts: list[list[int]], decoding: Decoding
+    ) -> list[tuple[list[int], Literal["stop", "length"]]]:
+        """New token ids (without EOS) and the reason of ending, for each prompt of one batch.
+
+        A loop of our own rather than `generate` of transformers: it drops finished rows from the cache, reads
+        no sampling defaults from the model's folder, and spends 10 to 20 percent less on small models.
+        """
+        import torch
+        from transformers import DynamicCache
+
+        rows, width = len(prompts), max(map(len, prompts))
+        steps = min(decoding.max_new_tokens, self._context - width)
+        if steps < 1:
+            raise BackendError(
+                f"a prompt of {width} tokens does not fit {self.base_dir}: context {self._context}"
+            )
+        eos = self._eos_ids
+        ids = torch.full((rows, width), self._pad_id, dtype=torch.long)
+        mask = torch.ones((rows, width + steps), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, : width - len(prompt)] = 0
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        positions = (mask[:, :width].cumsum(-1) - 1).clamp(min=0)
+
+        written: list[list[int]] = [[] for _ in prompts]
+        reasons: list[Literal["stop", "length"]] = ["length"] * rows
+        alive = list(range(rows))  # the prompt that each row of the tensors belongs to
+        ended: set[int] = set()
+        cache = DynamicCache(config=model.config)
+        with torch.inference_mode():
+            for step in range(steps):
+                logits = model(
+                    input_ids=ids,
+                    attention_mask=mask[:, : width + step],
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                ).logits
+                ids = logits[:, -1].argmax(-1, keepdim=True)
+                positions = positions[:, -1:] + 1
+                for prompt_index, token in zip(alive, ids[:, 0].tolist(), strict=True):
+                    if prompt_index in ended:
+                        continue
+                    if token in eos:
+                        ended.add(prompt_index)
+                        reasons[prompt_index] = "stop"
+                        continue
+                    written[prompt_index].append(token)
+                    if decoding.stop:
+                        text = self._text(written[prompt_index])
+                        if any(stop in text for stop in decoding.stop):
+                            ended.add(prompt_index)
+                if len(ended) == rows:
+                    break
+                keep = [i for i, prompt_index in enumerate(alive) if prompt_index not in ended]
+                if len(keep) <= SHRINK_BELOW * len(alive):
+                    index = torch.tensor(keep, device=model.device)
+                    cache.batch_select_indices(index)
+                    ids, mask, positions = ids[index], mask[index], positions[index]
+                    alive = [alive[i] for i in keep]
+        return list(zip(written, reasons, strict=True))
+
+    # --- the model ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def _placement(self) -> tuple[str, str]:
+        """Device and dtype by name."""
+        import torch
+
+        gpu = torch.cuda.is_available()
+        device = ("cuda" if gpu else "cpu") if self._device == "auto" else self._device
+        if self._dtype != "auto":
+            if not isinstance(getattr(torch, self._dtype, None), torch.dtype):
+                raise BackendError(
+                    f"dtype '{self._dtype}' is unknown; use auto, float32, bfloat16 or float16"
+                )
+            return device, self._dtype
+        if not device.startswith("cuda"):
+            return device, "float32"
+        return device, "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.base_dir, trust_remote_code=self._trust)
+        except (OSError, ValueError) as error:
+            raise BackendError(f"{self.base_dir}: the tokenizer cannot be loaded: {error}") from error
+
+    @cached_property
+    def _base(self) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        device, dtype = self._placement
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                self.base_dir,
+                dtype=getattr(torch, dtype),
+                attn_implementation=self._attention,
+                use_safetensors=True,
+                trust_remote_code=self._trust,
+            )
+        except (OSError, ValueError) as error:
+            raise BackendError(f"{self.base_dir}: the model cannot be loaded: {error}") from error
+        return model.to(device).eval()
+
+    @cached_property
+    def _context(self) -> int:
+        return int(getattr(self._base.config, "max_position_embeddings", None) or 2**31)
+
+    @cached_property
+    def _eos_ids(self) -> frozenset[int]:
+        """The tokenizer's EOS and those of the generation config (chat models list several)."""
+        listed = self._base.generation_config.eos_token_id
+        ids = {listed} if isinstance(listed, int) else set(listed or ())
+        if self._tokenizer.eos_token_id is not None:
+            ids.add(self._tokenizer.eos_token_id)
+        return frozenset(ids)
+
+    @cached_property
+    def _pad_id(self) -> int:
+        """The pad token by name; where there is none any token does, because padding is masked."""
+        for id_ in (self._tokenizer.pad_token_id, self._tokenizer.unk_token_id, self._tokenizer.eos_token_id):
+            if id_ is not None:
+                return int(id_)
+        return 0
+
+    def _with_adapter(self, adapter: Path | None) -> Any:
+        """The base, or a copy that carries the adapter; the last adapter's copy is kept."""
+        if adapter is None:
+            return self._base
+        if self._adapted is None or self._adapted[0] != str(adapter):
+            self._adapted = None  # frees the old copy before the new one is made
+            model = load_adapter(self._base, adapter)
+            before, after = self._check_logits(self._base), self._check_logits(model)
+            if bool((before == after).all()):
+                raise AdapterInert(
+                    f"{adapter}: the adapter changes nothing (logits of a fixed prompt are equal with and "
+                    "without it), so its answers would be the base's; check that it was trained, for this base"
+                )
+            self._adapted = (str(adapter), model)
+        return self._adapted[1]
+
+    def _check_logits(self, model: Any) -> torch.Tensor:
+        import torch
+
+        from train.encode import encode_prompt
+
+        ids = torch.tensor([encode_prompt(ADAPTER_CHECK_PROMPT, self._tokenizer)], device=model.device)
+        with torch.inference_mode():
+            logits: torch.Tensor = model(input_ids=ids).logits
+        return logits
+
+
+def load_adapter(base: Any, adapter: Path) -> Any:
+    """A copy of `base` with a peft adapter: merged where the base is fp32, else kept apart and in fp32.
+
+    `base` itself is left as it was. Raises BackendError when the folder holds no whole safetensors adapter
+    that fits the base.
+    """
+    import torch
+    from peft import PeftModel
+
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            raise BackendError(
+                f"{adapter}: no {name} there; give the folder of a peft adapter in safetensors"
+            )
+    merge = base.dtype == torch.float32
+    try:
+        with warnings.catch_warnings():
+            # peft only warns when weights are missing; the layers without them would silently be the base's.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            model = PeftModel.from_pretrained(deepcopy(base), str(adapter), is_trainable=False)
+            return (model.merge_and_unload() if merge else model).eval()
+    except (ValueError, RuntimeError, KeyError, UserWarning) as error:
+        reason = str(error).splitlines()[0]
+        raise BackendError(f"{adapter}: the adapter does not fit the base: {reason}") from error
+
+
+def base_fingerprint(folder: Path) -> str:
+    """Hash of a model folder's weights, configuration and tokenizer, by content."""
+    hasher = hashlib.sha256()
+    for path in sorted(p for pattern in ("*.safetensors", "*.json", "*.model") for p in folder.glob(pattern)):
+        with path.open("rb") as stream:
+            hasher.update(path.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return hasher.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def open_backend(
+    base: str, *, dtype: str = "auto", batch_size: int = 64, trust_remote_code: bool = False
+) -> TransformersBackend:
+    """The backend of this process for a base; jobs that follow each other share the loaded weights."""
+    return TransformersBackend(base, dtype=dtype, batch_size=batch_size, trust_remote_code=trust_remote_code)
