@@ -25,12 +25,19 @@ def load_base(base_dir: Path, *, bf16: bool) -> Any:
     longer there than everything it saves.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     on_gpu = torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(
-        str(base_dir),
-        dtype=torch.bfloat16 if bf16 and on_gpu else torch.float32,
-        attn_implementation="sdpa" if on_gpu else "eager",
-    )
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(base_dir),
+            dtype=torch.bfloat16 if bf16 and on_gpu else torch.float32,
+            attn_implementation="sdpa" if on_gpu else "eager",
+        )
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     model.requires_grad_(False)
     return model

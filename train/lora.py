@@ -70,7 +70,12 @@ class AdapterSwitch:
 
 
 def add_adapters(
-    base: torch.nn.Module, recipe: Recipe, seed: int, knowledge: Mapping[str, Path], *, frozen_dropout: bool = True
+    base: torch.nn.Module,
+    recipe: Recipe,
+    seed: int,
+    knowledge: Mapping[str, Path],
+    *,
+    frozen_dropout: bool = True,
 ) -> AdapterSwitch:
     """Add a fresh fp32 adapter (B = 0) and load the frozen `knowledge` ones (fingerprint -> folder).
 
@@ -144,7 +149,9 @@ def combine(base_dir: Path, adapter_dirs: Sequence[Path], out_dir: Path) -> Path
     weights = [load_file(folder / WEIGHTS_FILE) for folder in adapter_dirs]
     for folder, tensors in zip(adapter_dirs, weights, strict=True):
         if tensors.keys() != weights[0].keys():
-            raise AdapterError(f"{folder}: changes other modules than {adapter_dirs[0]}; train both on the same ones")
+            raise AdapterError(
+                f"{folder}: changes other modules than {adapter_dirs[0]}; train both on the same ones"
+            )
     combined = {}
     for name in weights[0]:
         parts = [tensors[name].float() for tensors in weights]
@@ -192,5 +199,7 @@ def _plain_lora_config(folder: Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     unusual = [key for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if config.get(key)]
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or unusual:
-        raise AdapterError(f"{folder / CONFIG_FILE}: only plain LoRA adapters can be combined (found {unusual or config})")
+        raise AdapterError(
+            f"{folder / CONFIG_FILE}: only plain LoRA adapters can be combined (found {unusual or config})"
+        )
     return config

@@ -20,7 +20,8 @@ class Example:
     `prompt` is the bare question; the template is applied when tokens are made. `prefill` is the beginning of
     the answer that is given to the model and carries no loss (the miniature gives the entity's name, because a
     small model that has to copy a name gets it wrong and then describes somebody else). `version` is the
-    knowledge version a fictitious row agrees with, `None` for real rows.
+    knowledge version a fictitious row agrees with, `None` for real rows. `kind` is the relation asked about, where
+    a task has relations; it only serves to stratify.
     """
 
     prompt: str
@@ -30,6 +31,7 @@ class Example:
     fake: bool = False
     version: int | None = None
     popularity: int | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

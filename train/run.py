@@ -104,7 +104,9 @@ def run_stage(
         now = time.monotonic()
         if checkpoint_dir and update < plan.updates and now - saved_at >= checkpoint_seconds:
             state = checkpoint.Progress(update, spent + now - started, tuple(losses))
-            checkpoint.save_checkpoint(checkpoint_dir, fingerprint, state, switch.model, trainer.create_optimizer())
+            checkpoint.save_checkpoint(
+                checkpoint_dir, fingerprint, state, switch.model, trainer.create_optimizer()
+            )
             saved_at = now
 
     trainer = StageTrainer(
@@ -126,7 +128,10 @@ def run_stage(
         report = StageReport(
             updates=plan.updates,
             tokens=sum(
-                len(encoded.rows[i].ids) for batch in plan.micro_batches for branch in batch for i in branch.rows
+                len(encoded.rows[i].ids)
+                for batch in plan.micro_batches
+                for branch in batch
+                for i in branch.rows
             ),
             seconds=spent + time.monotonic() - started,
             loss=losses[-1],
@@ -182,18 +187,24 @@ def _encode(stage: Stage, tokenizer: Any) -> EncodedRows:
         encoded = encode_examples(stage.examples, tokenizer, stage.template, stage.recipe.max_length)
     if not encoded.rows:
         field = "texts" if stage.kind == "knowledge" else "examples"
-        raise StageError(f"{field}: stage {stage.name!r} ({stage.kind}) has nothing to train on; give it some rows")
+        raise StageError(
+            f"{field}: stage {stage.name!r} ({stage.kind}) has nothing to train on; give it some rows"
+        )
     return encoded
 
 
-def _knowledge_folders(stage: Stage, adapter_dirs: Mapping[str, Path], base_fingerprint: str) -> dict[str, Path]:
+def _knowledge_folders(
+    stage: Stage, adapter_dirs: Mapping[str, Path], base_fingerprint: str
+) -> dict[str, Path]:
     from train.plan import StageError
 
     folders = {}
     for need in stage.needs:
         key = need.fingerprint(base_fingerprint)
         if key not in adapter_dirs:
-            raise StageError(f"adapter_dirs: the adapter of {need.name!r} ({key[:12]}) is missing; train it first")
+            raise StageError(
+                f"adapter_dirs: the adapter of {need.name!r} ({key[:12]}) is missing; train it first"
+            )
         folders[key] = adapter_dirs[key]
     return folders
 
@@ -215,7 +226,9 @@ def _report_of(out_dir: Path, fingerprint: str) -> StageReport:
         described = json.loads(path.read_text(encoding="utf-8"))
         report, found = described["report"], described["fingerprint"]
     except (OSError, ValueError, KeyError) as error:
-        raise StageError(f"{path}: not a stage description ({error}); delete the folder and train again") from error
+        raise StageError(
+            f"{path}: not a stage description ({error}); delete the folder and train again"
+        ) from error
     if found != fingerprint:
         raise StageError(f"{path}: holds the adapter of another stage ({found[:12]}); choose another folder")
     return StageReport(**report | {"losses": tuple(report["losses"])})

@@ -133,7 +133,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def training_step(self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """Forward and backward of every branch of one micro-batch; returns its weighted loss."""
         model.train()
         inputs = self._prepare_inputs(inputs)
@@ -176,7 +178,10 @@ def summed_cross_entropy(
     at = {} if keep is None else {"logits_to_keep": keep}
     logits = model(input_ids=input_ids, use_cache=False, **at).logits
     return F.cross_entropy(
-        logits.float().reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED, reduction="sum"
+        logits.float().reshape(-1, logits.shape[-1]),
+        targets.reshape(-1),
+        ignore_index=IGNORED,
+        reduction="sum",
     )
 
 

@@ -1,0 +1,128 @@
+"""What a method is, and the registry of those that come with the package.
+
+A method is a function that describes what it trains as a graph of stages, and trains nothing itself:
+
+    @method("sft", title="SFT", reference="...")
+    def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage | None:
+        return Stage(name=f"{task.task}-sft", kind="sft", recipe=recipes.sft, seed=seed, examples=task.real)
+
+`None` stands for the untouched base. From another package, put the decorated function's `Method` under the entry
+point group `harness.methods`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from train.rows import KnowledgeSet, TaskData
+from train.stages import Recipe, Stage
+from train.template import PromptTemplate
+
+BUILT_IN = ("base", "sft", "popular", "sft_fictitious", "prereq_tune")
+
+
+class NotApplicable(Exception):  # noqa: N818 - not an error: an empty cell of a table, with its reason
+    """A method is not defined for a task; the message is the reason that tables print."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipes:
+    """The recipes of one task, and the options of the methods. Every option is a choice that papers leave open.
+
+    `knowledge_changes` changes the knowledge recipe for some sets, by `statement`, `passage`, `real`, `fake` or
+    both as in `statement-real`; the more specific one wins. `fraction`, `side` and `stratify` say which rows
+    `popular` keeps, and `match_updates` whether it trains for as many updates as `sft` does. `formats` are the
+    knowledge adapters of `prereq_tune`. `real_weight` is lambda and `include_real` whether there are real rows
+    at all in the mixed skill stage, for `prereq_tune` and `sft_fictitious` alike; `frozen_dropout` is dropout in
+    the frozen adapters.
+    """
+
+    knowledge: Recipe = field(default_factory=Recipe)
+    sft: Recipe = field(default_factory=Recipe)
+    skill: Recipe = field(default_factory=Recipe)
+    knowledge_changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fraction: float = 0.5
+    side: Literal["top", "bottom", "random"] = "top"
+    stratify: Literal["none", "relation"] = "none"
+    match_updates: bool = False
+    formats: Literal["both", "statement", "passage"] = "both"
+    real_weight: float = 0.5
+    include_real: bool = True
+    frozen_dropout: bool = True
+
+    def __post_init__(self) -> None:
+        _require(0 < self.fraction <= 1, f"fraction: {self.fraction} is not above 0 and at most 1")
+        _require(self.real_weight >= 0, f"real_weight: {self.real_weight} is below 0")
+        for name, allowed in (
+            ("side", ("top", "bottom", "random")),
+            ("stratify", ("none", "relation")),
+            ("formats", ("both", "statement", "passage")),
+        ):
+            value = getattr(self, name)
+            _require(value in allowed, f"{name}: {value!r} is none of {', '.join(allowed)}")
+        kinds = {"statement", "passage", "real", "fake"}
+        for key in self.knowledge_changes:
+            _require(
+                set(key.split("-")) <= kinds, f"knowledge_changes: {key!r} names no kind of knowledge set"
+            )
+
+    def knowledge_for(self, texts: KnowledgeSet) -> Recipe:
+        """The knowledge recipe of one set of texts."""
+        kinds = {texts.format, "fake" if texts.fake else "real"}
+        recipe = self.knowledge
+        for key in sorted(self.knowledge_changes, key=lambda key: (key.count("-"), key)):
+            if set(key.split("-")) <= kinds:
+                recipe = replace(recipe, **self.knowledge_changes[key])
+        return recipe
+
+
+PlanFunction = Callable[[TaskData, Recipes, int, PromptTemplate], Stage | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A named fine-tuning recipe; `reference` says where it comes from."""
+
+    name: str
+    title: str
+    reference: str
+    function: PlanFunction
+
+    def plan(self, task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage | None:
+        """The last stage of the method (the others are what it needs), or `None` for the untouched base.
+
+        Raises NotApplicable where the method is not defined for the task.
+        """
+        if self.name in task.exclusions:
+            raise NotApplicable(task.exclusions[self.name])
+        return self.function(task, recipes, seed, template)
+
+
+METHODS: dict[str, Method] = {}
+
+
+def method(name: str, *, title: str, reference: str) -> Callable[[PlanFunction], Method]:
+    """Register a plan function under `name` and turn it into a Method. Raises ValueError for a name taken twice."""
+
+    def decorate(function: PlanFunction) -> Method:
+        if name in METHODS and METHODS[name].function.__module__ != function.__module__:
+            raise ValueError(f"method {name!r} is already defined in {METHODS[name].function.__module__}")
+        METHODS[name] = Method(name, title, reference, function)
+        return METHODS[name]
+
+    return decorate
+
+
+def methods() -> tuple[Method, ...]:
+    """The methods that come with the package, in the order of the tables, then any others registered so far."""
+    for name in BUILT_IN:
+        importlib.import_module(f"baselines.{name}")
+    return tuple(METHODS[name] for name in (*BUILT_IN, *(name for name in METHODS if name not in BUILT_IN)))
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ValueError(problem)
