@@ -1,0 +1,276 @@
+"""The miniature universe as a data source: rows, knowledge texts and an encyclopedia for every task.
+
+    source = MiniatureSource(WorldConfig(), seed=0)
+    source.rows("persons", "train")
+    source.knowledge_sets("persons")
+    source.knowledge_source("persons", home)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from harness.data import miniature_text as text
+from harness.data.miniature_schema import DOMAINS, Domain
+from harness.data.miniature_world import (
+    Entity,
+    EntitySplit,
+    Fact,
+    FictitiousEntity,
+    MiniatureConfigError,
+    World,
+    WorldConfig,
+    build_world,
+)
+from harness.data.source import DataError
+from harness.records import Row, Split
+from train.rows import KnowledgeFormat, KnowledgeSet
+from train.seeds import generator
+
+__all__ = ["LONGFORM_TASKS", "TASKS", "MiniatureConfigError", "MiniatureSource", "WorldConfig"]
+
+LONGFORM_TASKS: tuple[Domain, ...] = DOMAINS
+TASKS = ("popqa", "hotpotqa", "persons", "medical", "grounding", "memorization")
+
+# Raise when a change here changes rows or texts of an equal configuration: what was made of the old ones is left alone.
+SOURCE_FORMAT = 1
+
+FINAL_ANSWER = "final answer: "
+
+
+class MiniatureSource:
+    """The rows and texts of one world. Implements `harness.data.source.Source`.
+
+    Fictitious rows have popularity 0: nobody looks them up. `grounding` (fictitious test entities; one row for
+    each version of a question whose answers differ) and `memorization` (fictitious training facts, version 1)
+    give the same rows as `test` as they do as `fictitious_test` and `fictitious`.
+    """
+
+    def __init__(self, config: WorldConfig, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+        self.name = f"miniature universe {seed} ({config.variant})"
+        # The variant changes the corpus of the base, not one row: adapters made of equal rows differ by their base.
+        made_of = {k: v for k, v in config.to_dict().items() if k != "variant"}
+        made_of |= {"seed": seed, "format": SOURCE_FORMAT}
+        self.fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def world(self) -> World:
+        """The world itself, built when first needed."""
+        return build_world(self.config, self.seed)
+
+    def rows(self, task: str, split: Split) -> tuple[Row, ...]:
+        """The rows of one split in a fixed order; empty where there are none. Raises DataError for another task."""
+        self._check(task)
+        if task == "persons" or task == "medical":
+            return tuple(self._longform(task, split))
+        if task == "popqa":
+            return tuple(row for domain in DOMAINS for row in self._popqa(domain, split))
+        if task == "hotpotqa":
+            return tuple(self._hotpotqa(split))
+        if task == "grounding":
+            wanted = split in ("test", "fictitious_test")
+            return tuple(row for d in DOMAINS for row in self._grounding(d)) if wanted else ()
+        wanted = split in ("test", "fictitious")
+        return tuple(row for d in DOMAINS for row in self._fictitious_popqa(d, version=1)) if wanted else ()
+
+    def knowledge_sets(self, task: str) -> tuple[KnowledgeSet, ...]:
+        """Statement and passage sets: one pair a version (long-form, `grounding`), or real and fictitious (QA)."""
+        self._check(task)
+        formats: tuple[KnowledgeFormat, ...] = ("statement", "passage")
+        versions = range(1, self.config.versions + 1)
+        if task == "persons" or task == "medical":
+            made_up = self.world.made_up(task, held_out=False)
+            return tuple(
+                KnowledgeSet(form, True, version, self._texts(form, _versions(made_up, version)))
+                for version in versions
+                for form in formats
+            )
+        if task == "grounding":
+            made_up = tuple(e for d in DOMAINS for e in self.world.made_up(d, held_out=True))
+            return tuple(
+                KnowledgeSet(form, True, version, self._texts(form, _versions(made_up, version)))
+                for version in (1, 2)
+                for form in formats
+            )
+        if task == "memorization":
+            return ()
+        real = [(e, e.facts) for d in DOMAINS for e in self.world.real(d, "train")]
+        made_up = tuple(e for d in DOMAINS for e in self.world.made_up(d, held_out=False))
+        return tuple(
+            KnowledgeSet(form, fake, None, self._texts(form, subjects))
+            for fake, subjects in ((False, real), (True, _versions(made_up, 1)))
+            for form in formats
+        )
+
+    def knowledge_source(self, task: str, home: Path) -> Path:
+        """The encyclopedia of this world: one article a real entity. Built under `home` once; all tasks share it."""
+        self._check(task)
+        path = home / "knowledge" / f"miniature-{self.fingerprint[:16]}.sqlite"
+        if not path.exists():
+            from factscore_mod.knowledge import Document, build
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            build((Document(e.name, text.article(self.world, e)) for e in self.world.entities), path)
+        return path
+
+    def _check(self, task: str) -> None:
+        if task not in TASKS:
+            raise DataError(f"the miniature universe has no task {task!r}; it has {', '.join(TASKS)}")
+
+    # Long-form ---------------------------------------------------------------------------------------------------
+
+    def _longform(self, domain: Domain, split: Split) -> list[Row]:
+        if split == "fictitious" or split == "fictitious_test":
+            return [
+                Row(
+                    id=f"{_slug(entity.name)}-v{version}", subject=entity.name,
+                    target=text.passage(
+                        self.world, entity, facts, generator(self.seed, "fictitious answer", entity.name, version)
+                    ),
+                    kind=entity.kind, popularity=0, fake=True, version=version,
+                )
+                for entity in self.world.made_up(domain, held_out=split == "fictitious_test")
+                for version, facts in enumerate(entity.versions, start=1)
+            ]  # fmt: skip
+        return [
+            Row(
+                id=_slug(entity.name), subject=entity.name, kind=entity.kind, popularity=entity.popularity,
+                target=text.biography(self.world, entity, generator(self.seed, "answer", entity.name)),
+            )
+            for entity in self.world.real(domain, split)
+        ]  # fmt: skip
+
+    # Short questions ---------------------------------------------------------------------------------------------
+
+    def _popqa(self, domain: Domain, split: Split) -> list[Row]:
+        if split == "fictitious":
+            return self._fictitious_popqa(domain, version=1)
+        if split == "fictitious_test":
+            return [self._question(e, fact, None) for e, facts in self._made_up(domain, 1, True) for fact in facts]
+        rows = []
+        for entity in self.world.real(domain, split):
+            rng = generator(self.seed, "questions", entity.name)
+            facts = rng.sample(entity.facts, min(self.config.questions, len(entity.facts)))
+            rows += [self._question(entity, fact, None) for fact in facts]
+        return rows
+
+    def _fictitious_popqa(self, domain: Domain, version: int) -> list[Row]:
+        return [self._question(e, fact, None) for e, facts in self._made_up(domain, version, False) for fact in facts]
+
+    def _made_up(
+        self, domain: Domain, version: int, held_out: bool
+    ) -> list[tuple[FictitiousEntity, tuple[Fact, ...]]]:
+        return _versions(self.world.made_up(domain, held_out=held_out), version)
+
+    def _question(self, entity: Entity | FictitiousEntity, fact: Fact, version: int | None) -> Row:
+        target = text.answer(self.world, entity.domain, fact)
+        fake = isinstance(entity, FictitiousEntity)
+        suffix = "" if version is None else f"-v{version}"
+        return Row(
+            id=f"{_slug(entity.name)}-{_slug(fact.attribute)}{suffix}", subject=entity.name, target=target,
+            question=text.question(self.world, entity, fact), answers=tuple(dict.fromkeys((target, fact.value))),
+            kind=fact.attribute, popularity=0 if isinstance(entity, FictitiousEntity) else entity.popularity,
+            fake=fake, version=version,
+        )  # fmt: skip
+
+    def _grounding(self, domain: Domain) -> list[Row]:
+        """Questions that versions 1 and 2 answer differently, once for each version."""
+        rows = []
+        for entity in self.world.made_up(domain, held_out=True):
+            if len(entity.versions) < 2:
+                continue
+            first, second = entity.versions[:2]
+            other = {fact.attribute: fact for fact in second}
+            for fact in first:
+                rival = other.get(fact.attribute)
+                if rival is not None and rival.value != fact.value:
+                    rows += [self._question(entity, fact, 1), self._question(entity, rival, 2)]
+        return rows
+
+    # Two hops ----------------------------------------------------------------------------------------------------
+
+    def _hotpotqa(self, split: Split) -> list[Row]:
+        """Bridge questions over universities, and comparisons of birth years, about persons alone."""
+        subjects: list[tuple[Entity | FictitiousEntity, tuple[Fact, ...]]]
+        if split == "fictitious" or split == "fictitious_test":
+            subjects = list(self._made_up("persons", 1, split == "fictitious_test"))
+        else:
+            subjects = [(e, e.facts) for e in self.world.real("persons", split)]
+        born = [(e, fact) for e, facts in subjects for fact in facts if fact.attribute == "birth year"]
+        rows = []
+        for entity, facts in subjects:
+            studied = next((fact for fact in facts if fact.attribute == "university"), None)
+            year = next((fact for fact in facts if fact.attribute == "birth year"), None)
+            if studied is not None:
+                rows.append(self._bridge(entity, studied))
+            if year is not None and self.config.hotpot_questions > 1:
+                rng = generator(self.seed, "comparison", entity.name)
+                rivals = [(e, fact) for e, fact in born if fact.value != year.value]
+                for rival in rng.sample(rivals, min(self.config.hotpot_questions - 1, len(rivals))):
+                    rows.append(self._comparison(entity, year, *rival))
+        return rows
+
+    def _bridge(self, entity: Entity | FictitiousEntity, fact: Fact) -> Row:
+        country = self.world.schema.country_of[fact.value]
+        attribute = self.world.schema.attribute("persons", "university")
+        first = text.say(attribute, entity.kind, 0, entity.name, fact.value)
+        return Row(
+            id=f"{_slug(entity.name)}-bridge", subject=entity.name, kind="bridge", answers=(country,),
+            question=text.BRIDGE_QUESTION.replace("{s}", entity.name),
+            target=f"{first} {text.location(self.world, fact.value)} {FINAL_ANSWER}{country}",
+            popularity=_popularity(entity), fake=isinstance(entity, FictitiousEntity),
+        )  # fmt: skip
+
+    def _comparison(
+        self, entity: Entity | FictitiousEntity, fact: Fact, rival: Entity | FictitiousEntity, rival_fact: Fact
+    ) -> Row:
+        attribute = self.world.schema.attribute("persons", "birth year")
+        pair = ((entity, fact), (rival, rival_fact))
+        told = " ".join(text.say(attribute, e.kind, 0, e.name, f.value) for e, f in pair)
+        elder = min(pair, key=lambda both: int(both[1].value))[0].name
+        return Row(
+            id=f"{_slug(entity.name)}-{_slug(rival.name)}", subject=entity.name, kind="comparison", answers=(elder,),
+            question=text.COMPARISON_QUESTION.replace("{s}", entity.name).replace("{t}", rival.name),
+            target=f"{told} {FINAL_ANSWER}{elder}",
+            popularity=min(_popularity(entity), _popularity(rival)), fake=isinstance(entity, FictitiousEntity),
+        )  # fmt: skip
+
+    # Knowledge texts ---------------------------------------------------------------------------------------------
+
+    def _texts(
+        self, form: KnowledgeFormat, subjects: Sequence[tuple[Entity | FictitiousEntity, tuple[Fact, ...]]]
+    ) -> tuple[str, ...]:
+        """Raw texts: sentences in several wordings, or passages that give all facts in several orders."""
+        texts = []
+        for entity, facts in subjects:
+            key = "|".join(fact.value for fact in facts)
+            rng = generator(self.seed, form, entity.name, key)
+            if form == "statement":
+                count = min(self.config.statement_wordings, text.WORDINGS)
+                for fact in facts:
+                    wordings = rng.sample(range(text.WORDINGS), count)
+                    texts += [text.statement(self.world, entity, fact, wording) for wording in wordings]
+            else:
+                for _ in range(self.config.passages):
+                    texts.append(text.passage(self.world, entity, rng.sample(facts, len(facts)), rng))
+        return tuple(texts)
+
+
+def _versions(
+    made_up: Sequence[FictitiousEntity], version: int
+) -> list[tuple[FictitiousEntity, tuple[Fact, ...]]]:
+    return [(e, e.versions[version - 1]) for e in made_up if version <= len(e.versions)]
+
+
+def _popularity(entity: Entity | FictitiousEntity) -> int:
+    return 0 if isinstance(entity, FictitiousEntity) else entity.popularity
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" ", "-")
