@@ -1,4 +1,4 @@
-"""The untouched base: no data, no stage, no loss. Always a row of its own, because fine-tuning may only harm."""
+"""The untouched base: no data, no stage, no loss. Always a row: fine-tuning may only harm."""
 
 from __future__ import annotations
 

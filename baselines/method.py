@@ -6,8 +6,8 @@ A method is a function that describes what it trains as a graph of stages, and t
     def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage | None:
         return Stage(name=f"{task.task}-sft", kind="sft", recipe=recipes.sft, seed=seed, examples=task.real)
 
-`None` stands for the untouched base. From another package, put the decorated function's `Method` under the entry
-point group `harness.methods`.
+`None` stands for the untouched base. From another package, put the decorated function's `Method` under the
+entry point group `harness.methods`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ class NotApplicable(Exception):  # noqa: N818 - not an error: an empty cell of a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipes:
-    """The recipes of one task, and the options of the methods. Every option is a choice that papers leave open.
+    """The recipes of one task, and the options of the methods. Every option is a choice that papers leave
+    open.
 
-    `knowledge_changes` changes the knowledge recipe for some sets, by `statement`, `passage`, `real`, `fake` or
-    both as in `statement-real`; the more specific one wins. `fraction`, `side` and `stratify` say which rows
-    `popular` keeps, and `match_updates` whether it trains for as many updates as `sft` does. `formats` are the
-    knowledge adapters of `prereq_tune`. `real_weight` is lambda and `include_real` whether there are real rows
-    at all in the mixed skill stage, for `prereq_tune` and `sft_fictitious` alike; `frozen_dropout` is dropout in
-    the frozen adapters.
+    `knowledge_changes` changes the knowledge recipe for some sets, by `statement`, `passage`, `real`, `fake`
+    or both as in `statement-real`; the more specific one wins. `fraction`, `side` and `stratify` say which
+    rows `popular` keeps, and `match_updates` whether it trains for as many updates as `sft` does. `formats`
+    are the knowledge adapters of `prereq_tune`. `real_weight` is lambda and `include_real` whether there are
+    real rows at all in the mixed skill stage, for `prereq_tune` and `sft_fictitious` alike; `frozen_dropout`
+    is dropout in the frozen adapters.
     """
 
     knowledge: Recipe = field(default_factory=Recipe)
@@ -105,7 +106,7 @@ METHODS: dict[str, Method] = {}
 
 
 def method(name: str, *, title: str, reference: str) -> Callable[[PlanFunction], Method]:
-    """Register a plan function under `name` and turn it into a Method. Raises ValueError for a name taken twice."""
+    """Turn a plan function into a Method and register it. Raises ValueError for a name taken twice."""
 
     def decorate(function: PlanFunction) -> Method:
         if name in METHODS and METHODS[name].function.__module__ != function.__module__:
@@ -117,7 +118,7 @@ def method(name: str, *, title: str, reference: str) -> Callable[[PlanFunction],
 
 
 def methods() -> tuple[Method, ...]:
-    """The methods that come with the package, in the order of the tables, then any others registered so far."""
+    """The methods of the package, in the order of the tables, then any others registered so far."""
     for name in BUILT_IN:
         importlib.import_module(f"baselines.{name}")
     return tuple(METHODS[name] for name in (*BUILT_IN, *(name for name in METHODS if name not in BUILT_IN)))

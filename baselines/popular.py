@@ -35,7 +35,7 @@ def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) 
 
 
 def keep(rows: Sequence[Example], recipes: Recipes, seed: int) -> tuple[Example, ...]:
-    """The kept rows in their old order: a `fraction` of all, or of each relation; ties go to the earlier row."""
+    """A `fraction` of all rows, or of each relation, in their old order; ties go to the earlier row."""
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(row.kind if recipes.stratify == "relation" else "", []).append(index)

@@ -2,8 +2,8 @@
 
 1. Knowledge. Data: raw texts about fictitious (and, in short QA, real) subjects. Stages: one adapter a set of
    texts. Loss: CE(all tokens | base + knowledge).
-2. Skill. Data: answers about the same subjects. Stage: a fresh adapter, with the knowledge adapter of the rows at
-   hand active and frozen. Loss: CE(answer | base + knowledge + skill); in short QA also
+2. Skill. Data: answers about the same subjects. Stage: a fresh adapter, with the knowledge adapter of the
+   rows at hand active and frozen. Loss: CE(answer | base + knowledge + skill); in short QA also
    real_weight * CE(answer | base + skill) over real rows.
 
 The skill adapter never has to learn a fact, so it learns to state what the model knows. At inference the
@@ -22,7 +22,8 @@ from train.template import PromptTemplate
 @method(
     "prereq_tune",
     title="PREREQ-TUNE",
-    reference="Fictitious Synthetic Data Can Improve LLM Factuality via Prerequisite Learning, arXiv 2410.19290.",
+    reference="Fictitious Synthetic Data Can Improve LLM Factuality via Prerequisite Learning, "
+    "arXiv 2410.19290.",
 )
 def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage:
     """The skill stage, which needs one knowledge stage a set of texts."""

@@ -1,8 +1,9 @@
 """SFT-fictitious. Data, stage and loss: PREREQ-TUNE's skill stage, with no knowledge adapters under it.
 
-It sees the rows of PREREQ-TUNE in the same order, version by version, at the same hyper-parameters. So the only
-difference is whether the facts in the answers are known before the answers are learnt. (Whether the published
-control draws versions, and keeps the real rows of the QA tasks and their weight, is not known; this is ours.)
+It sees the rows of PREREQ-TUNE in the same order, version by version, at the same hyper-parameters. So the
+only difference is whether the facts in the answers are known before the answers are learnt. (Whether the
+published control draws versions, and keeps the real rows of the QA tasks and their weight, is not known; this
+is ours.)
 """
 
 from __future__ import annotations

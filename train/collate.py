@@ -17,9 +17,9 @@ class Padded:
     """A batch padded on the right.
 
     `input_ids` is (rows, length). `targets` is (rows, kept): the token to be predicted at each kept position,
-    IGNORED where none is. `keep` (kept,) holds the positions at which some row has a target, `None` when that is
-    every one: logits are computed there and nowhere else. There is no attention mask: padding stands on the
-    right, and under causal attention no real token looks there.
+    IGNORED where none is. `keep` (kept,) holds the positions at which some row has a target, `None` when that
+    is every one: logits are computed there and nowhere else. There is no attention mask: padding stands on
+    the right, and under causal attention no real token looks there.
     """
 
     input_ids: torch.Tensor

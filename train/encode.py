@@ -1,4 +1,4 @@
-"""Rows to token ids: prompt and completion tokenised apart, one BOS, a trained EOS, truncation that says so."""
+"""Rows to token ids: prompt and completion apart, one BOS, a trained EOS, truncation that says so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EncodingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One training sequence. Tokens from position `trained_from` on are targets; those before carry no loss."""
+    """One training sequence. Tokens from `trained_from` on are targets; earlier ones carry no loss."""
 
     ids: tuple[int, ...]
     trained_from: int
@@ -45,12 +45,12 @@ def encode_examples(
 
     The two are tokenised apart, so that the border between them never depends on how a tokenizer merges
     characters and no marker has to be searched for. A row longer than `max_length` loses the end of its
-    completion, EOS included (a cut answer must not teach the model to stop there). Raises EncodingError when a
-    prompt leaves no room for an answer, when a text holds the BOS token, or when the tokenizer has no EOS.
+    completion, EOS included (a cut answer must not teach the model to stop there). Raises EncodingError when
+    a prompt leaves no room for an answer, when a text holds the BOS token, or when the tokenizer has no EOS.
     """
     if tokenizer.eos_token_id is None:
         raise EncodingError(
-            f"{tokenizer.name_or_path}: the tokenizer has no EOS token, so the model could not learn to stop; "
+            f"{tokenizer.name_or_path}: the tokenizer has no EOS token, so a model could not learn to stop; "
             "set `eos_token` in its tokenizer_config.json"
         )
     if not examples:
@@ -66,7 +66,7 @@ def encode_examples(
             raise EncodingError(f"the row with prompt {row.prompt!r} has an empty completion; leave it out")
         if len(start) >= max_length:
             raise EncodingError(
-                f"the prompt {row.prompt!r} takes {len(start)} tokens and leaves no room for an answer within "
+                f"the prompt {row.prompt!r} takes {len(start)} tokens and leaves no room for an answer in "
                 f"max_length = {max_length}; raise max_length or leave the row out"
             )
         truncated += len(whole) > max_length
@@ -78,7 +78,8 @@ def encode_examples(
 def encode_texts(texts: Sequence[str], tokenizer: Any, max_length: int) -> EncodedRows:
     """Encode raw texts as continued pre-training does: BOS + text, every token a target, no EOS.
 
-    Source: the knowledge recipes of UCSB-NLP-Chang/Prereq_tune. Raises EncodingError as `encode_examples` does.
+    Source: the knowledge recipes of UCSB-NLP-Chang/Prereq_tune. Raises EncodingError as `encode_examples`
+    does.
     """
     if not texts:
         return EncodedRows((), 0)
@@ -110,8 +111,8 @@ def _with_bos(tokenizer: Any, ids: list[int], text: str) -> list[int]:
     bos = tokenizer.bos_token_id
     if bos is None:
         return list(ids)
-    # A tokenizer whose BOS doubles as the EOS or as a chat marker may meet it inside a text: that is an error too,
-    # because a model reads everything before a BOS as another document.
+    # A tokenizer whose BOS doubles as the EOS or as a chat marker may meet it inside a text: that is an error
+    # too, because a model reads everything before a BOS as another document.
     if bos in ids:
         raise EncodingError(f"the text {text!r} holds the BOS token {tokenizer.bos_token!r}; remove it")
     return [bos, *ids]

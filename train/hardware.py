@@ -13,16 +13,16 @@ def uses_bf16(precision: Literal["auto", "fp32", "bf16"], base_dir: Path) -> boo
     if precision != "auto":
         return precision == "bf16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def load_base(base_dir: Path, *, bf16: bool) -> Any:
     """Load a causal language model for training.
 
-    On a GPU the frozen base is held in bf16 when computing in bf16 and attends through SDPA. On a CPU it stays
-    in fp32 under autocast, and attention is computed in the open: the backward pass of the fused kernel takes
-    longer there than everything it saves.
+    On a GPU the frozen base is held in bf16 when computing in bf16 and attends through SDPA. On a CPU it
+    stays in fp32 under autocast, and attention is computed in the open: the backward pass of the fused kernel
+    takes longer there than everything it saves.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

@@ -12,7 +12,8 @@ from train.plan import Plan, micro_batches_per_update, plain_update, visits
 from train.seeds import generator
 from train.stages import Stage
 
-# Rows of this many updates are sorted by length together: little padding, and still a random order of updates.
+# Rows of this many updates are sorted by length together: little padding, and still a random order of
+# updates.
 UPDATES_PER_POOL = 16
 
 

@@ -30,8 +30,9 @@ class AdapterError(ValueError):
 class AdapterSwitch:
     """A model with one adapter in training and any number of frozen ones, and a cheap switch between them.
 
-    Only the adapter called `TRAINED` ever requires a gradient, whichever others are active: peft would make every
-    activated adapter trainable, and parameters that require a gradient but take no part in a loss break DDP.
+    Only the adapter called `TRAINED` ever requires a gradient, whichever others are active: peft would make
+    every activated adapter trainable, and parameters that require a gradient but take no part in a loss break
+    DDP.
     """
 
     def __init__(self, model: PeftModel, frozen: Mapping[str, str], *, frozen_dropout: bool) -> None:
@@ -112,7 +113,7 @@ def restore_trained_weights(model: PeftModel, weights: dict[str, torch.Tensor]) 
 
 
 def save_adapter(model: PeftModel, folder: Path, base_dir: Path) -> None:
-    """Write the adapter in training, and no other, as a peft folder: its configuration and its fp32 weights."""
+    """Write the adapter in training, and no other, as a peft folder: configuration and fp32 weights."""
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config[TRAINED]
     as_trained = (config.inference_mode, config.base_model_name_or_path)
@@ -140,10 +141,10 @@ def adapter_weights_hash(folder: Path) -> str:
 def combine(base_dir: Path, adapter_dirs: Sequence[Path], out_dir: Path) -> Path:
     """Write the one adapter that equals several active at once, and return `out_dir`.
 
-    W x + sum_j s_j B_j A_j x is one adapter of rank sum_j r_j: the A stacked, the B side by side (peft calls this
-    `cat`), with each scale s_j put into B_j and alpha equal to the rank. vLLM takes one adapter a request, so this
-    is how a knowledge and a skill adapter are served together. Raises AdapterError when the adapters change
-    different modules or are no plain LoRA.
+    W x + sum_j s_j B_j A_j x is one adapter of rank sum_j r_j: the A stacked, the B side by side (peft calls
+    this `cat`), with each scale s_j put into B_j and alpha equal to the rank. vLLM takes one adapter a
+    request, so this is how a knowledge and a skill adapter are served together. Raises AdapterError when the
+    adapters change different modules or are no plain LoRA.
     """
     configs = [_plain_lora_config(folder) for folder in adapter_dirs]
     weights = [load_file(folder / WEIGHTS_FILE) for folder in adapter_dirs]

@@ -1,15 +1,16 @@
 """What a training run will read, decided before it starts.
 
-A plan lists every micro-batch of a run in order: which rows, under which frozen adapter, with which weight. All
-of it is a function of the stage alone. So the same rows meet the same adapters in the same order on one process
-or on eight, a resumed run reads what the killed one would have read, and the loss is an exact mean over all the
-tokens of an update however the update is cut into micro-batches.
+A plan lists every micro-batch of a run in order: which rows, under which frozen adapter, with which weight.
+All of it is a function of the stage alone. So the same rows meet the same adapters in the same order on one
+process or on eight, a resumed run reads what the killed one would have read, and the loss is an exact mean
+over all the tokens of an update however the update is cut into micro-batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from train.encode import Encoded
 from train.seeds import generator
@@ -22,10 +23,11 @@ class StageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One forward and backward pass: `rows` (indices) under the new adapter and, if any, a frozen `knowledge` one.
+    """One forward and backward pass: `rows` (indices) under the new adapter and, if any, a frozen `knowledge`
+    one.
 
-    `knowledge` is the fingerprint of the stage that made the frozen adapter. The pass contributes `weight` times
-    the summed cross-entropy of its targets.
+    `knowledge` is the fingerprint of the stage that made the frozen adapter. The pass contributes `weight`
+    times the summed cross-entropy of its targets.
     """
 
     rows: tuple[int, ...]
@@ -47,14 +49,14 @@ class Plan:
 
 
 def micro_batches_per_update(recipe: Recipe, *, even: bool = False) -> int:
-    """How many micro-batches make one update; with `even`, an even number (each format then gets half of them)."""
+    """How many micro-batches make one update; an even number with `even` (each format gets half)."""
     count = -(-recipe.batch_size // recipe.micro_batch_size)
     return count + 1 if even and count % 2 and count < recipe.batch_size else count
 
 
 def visits(units: int, recipe: Recipe, seed: int) -> Iterator[list[int]]:
-    """Yield the units (rows or subjects) of each update: always a full batch, drawn from one shuffled epoch after
-    another. There are `epochs * units / batch_size` updates, rounded, and at least one.
+    """Yield the units (rows or subjects) of each update: always a full batch, drawn from one shuffled epoch
+    after another. There are `epochs * units / batch_size` updates, rounded, and at least one.
     """
     updates = max(1, round(recipe.epochs * units / recipe.batch_size))
     queue: list[int] = []
@@ -73,11 +75,11 @@ def split(items: Sequence[int], parts: int) -> list[list[int]]:
     """Cut `items` into `parts` consecutive pieces whose sizes differ by at most one."""
     size, larger = divmod(len(items), parts)
     borders = [i * size + min(i, larger) for i in range(parts + 1)]
-    return [list(items[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+    return [list(items[a:b]) for a, b in pairwise(borders)]
 
 
 def plain_update(rows: Sequence[Encoded], chosen: Sequence[int], parts: int) -> list[tuple[Branch, ...]]:
-    """One update of a single-loss stage: the token-mean over `chosen`, cut into micro-batches of similar length."""
+    """One update with a single loss, the token-mean over `chosen`, in micro-batches of similar length."""
     tokens = sum(rows[i].targets for i in chosen)
     by_length = sorted(chosen, key=lambda i: (len(rows[i].ids), i))
     return [(Branch(tuple(piece), 1 / tokens),) for piece in split(by_length, parts)]

@@ -18,10 +18,10 @@ class Example:
     """One supervised row: a prompt and the completion to be learnt.
 
     `prompt` is the bare question; the template is applied when tokens are made. `prefill` is the beginning of
-    the answer that is given to the model and carries no loss (the miniature gives the entity's name, because a
-    small model that has to copy a name gets it wrong and then describes somebody else). `version` is the
-    knowledge version a fictitious row agrees with, `None` for real rows. `kind` is the relation asked about, where
-    a task has relations; it only serves to stratify.
+    the answer that is given to the model and carries no loss (the miniature gives the entity's name, because
+    a small model that has to copy a name gets it wrong and then describes somebody else). `version` is the
+    knowledge version a fictitious row agrees with, `None` for real rows. `kind` is the relation asked about,
+    where a task has relations; it only serves to stratify.
     """
 
     prompt: str
@@ -60,9 +60,9 @@ class KnowledgeSet:
 class TaskData:
     """Everything a method may train on for one task.
 
-    `skill_mode` says which skill stage the task uses: `mixed` (short QA: real and fictitious rows in one batch)
-    or `multi_version` (long-form: one version of each fictitious subject per visit). `exclusions` maps a
-    method's name to the reason why it is not defined here; tables print the reason in the empty cell.
+    `skill_mode` says which skill stage the task uses: `mixed` (short QA: real and fictitious rows in one
+    batch) or `multi_version` (long-form: one version of each fictitious subject per visit). `exclusions` maps
+    a method's name to the reason why it is not defined here; tables print the reason in the empty cell.
     """
 
     task: str

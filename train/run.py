@@ -25,9 +25,9 @@ CHECKPOINT_SECONDS = 60.0
 class StageReport:
     """What training a stage took and how it went.
 
-    `tokens` counts the tokens read, padding left out; `seconds` is wall time of training, all attempts together.
-    `losses` is the loss of each update in nats a token (lambda's term included); `truncated` counts rows cut at
-    the recipe's `max_length`; `resumed_at` is the update that the last attempt started from.
+    `tokens` counts the tokens read, padding left out; `seconds` is wall time of training, all attempts
+    together. `losses` is the loss of each update in nats a token (lambda's term included); `truncated` counts
+    rows cut at the recipe's `max_length`; `resumed_at` is the update that the last attempt started from.
     """
 
     updates: int
@@ -53,11 +53,12 @@ def run_stage(
 ) -> StageReport:
     """Train the adapter of `stage` on the base in `base_dir` and write it to `out_dir`.
 
-    `adapter_dirs` maps the fingerprint of each needed stage to its adapter folder. `out_dir` becomes a peft folder
-    with `stage.json` beside the weights; it holds this stage's adapter only and appears whole or not at all. If
-    it is there already, made by the same stage on the same base, nothing is trained. With `checkpoint_dir` the
-    run saves itself every `checkpoint_seconds` and resumes from the newest whole checkpoint; on a CPU the
-    weights are then bit for bit those of an uninterrupted run. `progress` is called with (update, updates, loss).
+    `adapter_dirs` maps the fingerprint of each needed stage to its adapter folder. `out_dir` becomes a peft
+    folder with `stage.json` beside the weights; it holds this stage's adapter only and appears whole or not
+    at all. If it is there already, made by the same stage on the same base, nothing is trained. With
+    `checkpoint_dir` the run saves itself every `checkpoint_seconds` and resumes from the newest whole
+    checkpoint; on a CPU the weights are then bit for bit those of an uninterrupted run. `progress` is called
+    with (update, updates, loss).
 
     Several processes started by `accelerate launch` or torchrun train together; the main one writes.
     Raises StageError, EncodingError or AdapterError for input that cannot be trained on.

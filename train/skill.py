@@ -1,9 +1,9 @@
 """The two skill stages of Prereq-Tune: a fresh adapter learns the task while frozen ones hold the knowledge.
 
-Source: arXiv 2410.19290 and its repository UCSB-NLP-Chang/Prereq_tune, the mixed and the multi-version trainer.
-What is ours: adapters are chosen by their metadata (the reference matches substrings of names), draws are keyed
-by (seed, micro-batch) so that they do not depend on the number of processes, and token-means run over the whole
-update instead of over each micro-batch.
+Source: arXiv 2410.19290 and its repository UCSB-NLP-Chang/Prereq_tune, the mixed and the multi-version
+trainer. What is ours: adapters are chosen by their metadata (the reference matches substrings of names),
+draws are keyed by (seed, micro-batch) so that they do not depend on the number of processes, and token-means
+run over the whole update instead of over each micro-batch.
 
 Without `needs` both stages read the same rows in the same order under no knowledge adapter: that is the
 SFT-fictitious control.
@@ -95,9 +95,9 @@ def plan_mixed(stage: Stage, rows: Sequence[Encoded], base_fingerprint: str) -> 
 def plan_multi_version(stage: Stage, rows: Sequence[Encoded], base_fingerprint: str) -> Plan:
     """The multi-version skill stage: a batch is of subjects; each visit shows one version of a subject.
 
-    One version is drawn per micro-batch and shared by its subjects: L = CE(rows of v | base + knowledge of v +
-    skill). Rows of the other versions are never even padded. Raises StageError for real rows and for subjects
-    that lack a version.
+    One version is drawn per micro-batch and shared by its subjects: L = CE(rows of v | base + knowledge of v
+    + skill). Rows of the other versions are never even padded. Raises StageError for real rows and for
+    subjects that lack a version.
     """
     sampler = AdapterSampler(stage, base_fingerprint)
     parts = micro_batches_per_update(stage.recipe, even=stage.alternate_formats)
@@ -128,7 +128,7 @@ def _rows_by_subject(stage: Stage) -> dict[str, dict[int, list[int]]]:
     for index, row in enumerate(stage.examples):
         if not row.fake or row.version is None:
             raise StageError(
-                f"examples: {row.subject!r} is not a fictitious row with a version; a skill_multi_version stage "
+                f"examples: {row.subject!r} is no fictitious row with a version; a skill_multi_version stage "
                 "takes no others (use skill_mixed for real and fictitious rows together)"
             )
         subjects.setdefault(row.subject, {}).setdefault(row.version, []).append(index)

@@ -25,11 +25,11 @@ STAGE_FORMAT = 1
 class Recipe:
     """LoRA and optimiser settings of one stage.
 
-    `batch_size` is the effective batch of one optimiser update, in rows (in subjects for `skill_multi_version`);
-    `micro_batch_size` is what one forward pass takes on one device. The learning rate follows a cosine after a
-    linear warm-up over `warmup_ratio` of the updates, down to `min_lr_ratio` of its peak. Lengths are in tokens.
-    `precision` is `auto` (bf16 autocast where the hardware has fast bf16, else fp32), `fp32` or `bf16`;
-    adapters are fp32 always.
+    `batch_size` is the effective batch of one optimiser update, in rows (in subjects for
+    `skill_multi_version`); `micro_batch_size` is what one forward pass takes on one device. The learning rate
+    follows a cosine after a linear warm-up over `warmup_ratio` of the updates, down to `min_lr_ratio` of its
+    peak. Lengths are in tokens. `precision` is `auto` (bf16 autocast where the hardware has fast bf16, else
+    fp32), `fp32` or `bf16`; adapters are fp32 always.
     """
 
     rank: int = 16

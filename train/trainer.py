@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import Dataset, SequentialSampler
 from transformers.trainer import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
@@ -90,10 +89,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._bf16 = bf16
         self._done = done
         self._scheduled = plan.updates
+        self._optimiser: torch.optim.Optimizer | None = None
         args = _arguments(recipe, plan.updates - done, scratch_dir)
         if plan.per_update % args.world_size:
             raise StageError(
-                f"recipe: {plan.per_update} micro-batches an update cannot be dealt out evenly to {args.world_size} "
+                f"recipe: {plan.per_update} micro-batches an update cannot be dealt out to {args.world_size} "
                 f"processes; lower micro_batch_size to at most {recipe.batch_size // args.world_size}"
             )
         args.gradient_accumulation_steps = plan.per_update // args.world_size
@@ -112,25 +112,23 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the trained adapter alone."""
-        if self.optimizer is None:
+        if self._optimiser is None:
             recipe = self._recipe
-            self.optimizer = torch.optim.AdamW(
+            self._optimiser = self.optimizer = torch.optim.AdamW(
                 self._switch.parameters,
                 lr=recipe.learning_rate,
                 betas=(recipe.beta1, recipe.beta2),
                 weight_decay=recipe.weight_decay,
                 fused=True,
             )
-        return self.optimizer
+        return self._optimiser
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Linear warm-up, then a cosine down to `min_lr_ratio`, as a closed form of the number of updates."""
-        if self.lr_scheduler is None:
-            recipe, total, done = self._recipe, self._scheduled, self._done
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                self.optimizer, lambda step: learning_rate_factor(step + done, total, recipe)
-            )
-            self._created_lr_scheduler = True
+        recipe, total, done = self._recipe, self._scheduled, self._done
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.create_optimizer(), lambda step: learning_rate_factor(step + done, total, recipe)
+        )
         return self.lr_scheduler
 
     def training_step(
@@ -144,7 +142,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         last = len(inputs["weight"]) - 1
         for i, weight in enumerate(inputs["weight"]):
             self._switch.activate(inputs["knowledge"][i])
-            # Processes may hold different numbers of branches, but each holds a last one: gradients are exchanged there.
+            # Processes may hold different numbers of branches, but each holds a last one: gradients are
+            # exchanged there.
             with self.accelerator.no_sync(model) if i < last else contextlib.nullcontext():
                 with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self._bf16):
                     summed = summed_cross_entropy(
@@ -174,10 +173,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 def summed_cross_entropy(
     model: torch.nn.Module, input_ids: torch.Tensor, targets: torch.Tensor, keep: torch.Tensor | None
 ) -> torch.Tensor:
-    """The summed negative log-likelihood, in nats, of the targets; logits are made at the kept positions alone."""
+    """The summed negative log-likelihood of the targets in nats; logits are made where they are kept."""
     at = {} if keep is None else {"logits_to_keep": keep}
     logits = model(input_ids=input_ids, use_cache=False, **at).logits
-    return F.cross_entropy(
+    return torch.nn.functional.cross_entropy(
         logits.float().reshape(-1, logits.shape[-1]),
         targets.reshape(-1),
         ignore_index=IGNORED,
@@ -232,6 +231,7 @@ def _arguments(recipe: Recipe, updates: int, scratch_dir: Path) -> TrainingArgum
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
     )
-    # Several visible GPUs in one process would mean nn.DataParallel, which scatters and knows nothing of branches.
+    # Several visible GPUs in one process would mean nn.DataParallel, which scatters and knows nothing of
+    # branches.
     args._n_gpu = min(args.n_gpu, 1)
     return args
