@@ -99,8 +99,7 @@ def run_jobs(jobs: Iterable[Job], workers: int, listen: Listener) -> None:
                     failures[job.key] = ""
                     listen(Event(waiting.pop(job.key).key, "skipped"))
                 elif len(running) < workers and all(
-                    need not in waiting and need not in {other.key for other in running.values()}
-                    for need in job.needs
+                    need not in waiting and need not in {other.key for other in running.values()} for need in job.needs
                 ):
                     running[pool.submit(_run, waiting.pop(job.key))] = job
             finished, _ = wait(running, timeout=REPORT_SECONDS, return_when=FIRST_COMPLETED)

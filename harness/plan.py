@@ -16,7 +16,7 @@ from baselines.method import NotApplicable
 from harness.config import Preset
 from harness.data.source import DataError, Source
 from harness.errors import UserError
-from harness.jobs import Generate, Job, PretrainBase, Score, TrainAdapter, ToScore
+from harness.jobs import Generate, Job, PretrainBase, Score, ToScore, TrainAdapter
 from harness.paths import derive_seed, digest, home
 from harness.records import Item
 from harness.registry import METHODS, TASKS, ModelSpec, Suite, Task
@@ -174,9 +174,7 @@ def resolve_base(options: RunOptions) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"])
-        )
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"base model '{name}' is neither a folder here nor to be had from the hub "
@@ -189,13 +187,9 @@ def weights_fingerprint(folder: Path) -> str:
     """Hash of a model folder's weights, configuration and tokenizer; UserError if it is no model folder."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json: it is not a model folder; give another with --base")
-    hasher = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
-        if path.name == "base_report.json":
-            continue
-        with path.open("rb") as file:
-            hasher.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return hasher.hexdigest()
+    from harness.backends.transformers import base_fingerprint
+
+    return base_fingerprint(folder)
 
 
 def adapter_fingerprint(folder: Path) -> str:
@@ -359,4 +353,6 @@ def _score_job(
         profile=profile,
         cache=home() / "judge_cache.sqlite",
     )
-    return Job(key, "score", f"{label}: judge claims", home() / "scores" / f"{key[:32]}.jsonl", payload, (generate.key,))
+    return Job(
+        key, "score", f"{label}: judge claims", home() / "scores" / f"{key[:32]}.jsonl", payload, (generate.key,)
+    )

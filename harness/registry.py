@@ -134,6 +134,7 @@ class Task:
             fake=row.fake,
             version=row.version,
             popularity=row.popularity,
+            kind=row.kind,
         )
 
 

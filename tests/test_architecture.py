@@ -58,17 +58,12 @@ HEAVY = {"torch", "transformers", "vllm", "datasets", "matplotlib", "peft", "ope
 
 
 def test_help_imports_nothing_heavy() -> None:
-    loaded = loaded_by(
-        "import harness.cli\n"
-        "try: harness.cli.main(['--help'])\n"
-        "except SystemExit: pass"
-    )
+    loaded = loaded_by("import harness.cli\ntry: harness.cli.main(['--help'])\nexcept SystemExit: pass")
     assert not loaded & (HEAVY | {"numpy"})
 
 
 def test_the_registries_load_without_torch() -> None:
     loaded = loaded_by(
-        "from harness.registry import METHODS, MODELS, TASKS\n"
-        "METHODS.names(), MODELS.names(), TASKS.names()"
+        "from harness.registry import METHODS, MODELS, TASKS\nMETHODS.names(), MODELS.names(), TASKS.names()"
     )
     assert not loaded & HEAVY

@@ -69,7 +69,8 @@ def test_a_failure_costs_only_what_depends_on_it(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_workers_of_a_killed_run_do_not_write_on(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from tests.test_executor import job; from harness.executor import run_jobs\n"
+        "import sys; from pathlib import Path; from harness.executor import run_jobs\n"
+        "from tests.test_executor import job\n"
         "if __name__ == '__main__':\n"
         "    folder = Path(sys.argv[1])\n"
         "    run_jobs([job(folder, 'slow', seconds=4)], 1, lambda event: print(event.state, flush=True))\n"

@@ -6,8 +6,8 @@ are reported apart.
 
 from __future__ import annotations
 
-from harness.registry import Phrased, task
 from harness.records import Row
+from harness.registry import Phrased, task
 
 
 @task(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.registry import Phrased, task
 from harness.records import Row
+from harness.registry import Phrased, task
 
 
 @task(

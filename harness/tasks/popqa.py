@@ -5,8 +5,8 @@ An answer counts when it contains any alias of the gold answer (metrics/short_qa
 
 from __future__ import annotations
 
-from harness.registry import Phrased, task
 from harness.records import Row
+from harness.registry import Phrased, task
 
 
 @task(

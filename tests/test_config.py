@@ -1,0 +1,103 @@
+"""Presets are validated as a whole, and names are looked up with help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.config import load_preset, parse_preset, preset_names
+from harness.errors import Problems, UserError
+from harness.options import resolve
+from harness.registry import METHODS, MODELS, TASKS, read_models, suites
+
+SMALL = """
+[preset]
+name = "small"
+description = "For tests."
+minutes = 1
+models = ["base", "sft"]
+[source]
+kind = "miniature"
+[base]
+kind = "miniature"
+[recipes.default.sft]
+learning_rate = 1e-3
+epochs = 2
+[recipes.multi_version.sft]
+epochs = 3
+[recipes.persons.sft]
+rank = 4
+"""
+
+
+def test_a_task_recipe_overrides_its_mode_and_the_default() -> None:
+    preset = parse_preset(SMALL, "small.toml")
+    persons = preset.recipes_for("persons", "multi_version").sft
+    assert (persons.rank, persons.epochs, persons.learning_rate) == (4, 3, 1e-3)
+    popqa = preset.recipes_for("popqa", "mixed").sft
+    assert (popqa.epochs, popqa.learning_rate) == (2, 1e-3)
+
+
+def test_all_problems_of_a_preset_are_reported_at_once() -> None:
+    broken = SMALL.replace('kind = "miniature"\n[base]', 'kind = "moon"\n[base]').replace("minutes = 1", "minutes = -1")
+    with pytest.raises(Problems) as caught:
+        parse_preset(broken, "broken.toml")
+    text = str(caught.value)
+    assert "broken.toml: source.kind" in text and "broken.toml: preset.minutes" in text
+
+
+def test_an_unknown_recipe_field_names_file_table_and_field() -> None:
+    with pytest.raises(Problems, match=r"broken.toml: recipes.persons.*'ranks'"):
+        parse_preset(SMALL.replace("rank = 4", "ranks = 4"), "broken.toml")
+
+
+def test_every_preset_that_comes_with_the_package_loads_and_names_known_models() -> None:
+    assert {"tiny", "mini", "smol"} <= set(preset_names())
+    for name in preset_names():
+        preset = load_preset(name)
+        assert preset.preset.name == name
+        for model in preset.preset.models:
+            MODELS.get(model)
+        for task in TASKS:
+            preset.recipes_for(task.name, task.skill_mode)
+
+
+def test_every_suite_names_known_tasks() -> None:
+    for suite in suites().values():
+        assert {TASKS.get(name).name for name in suite.tasks} == set(suite.tasks)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean prereq_tune"):
+        MODELS.get("prereqtune")
+    assert set(METHODS.names()) <= set(MODELS.names())
+
+
+def test_all_problems_of_a_command_line_are_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(Problems) as caught:
+        resolve(
+            suite="longfrom", preset="tiny", models="sft,sfft", data=tmp_path / "none", judge="psychic",
+            adapters=["half"], worlds=0, variant="strange",
+        )  # fmt: skip
+    text = str(caught.value)
+    for word in ("longfrom", "sfft", "none", "psychic", "half", "--seeds", "strange"):
+        assert word in text
+
+
+def test_base_is_always_among_the_models_and_first() -> None:
+    options = resolve(suite="longform", preset="tiny", models="prereq_tune,sft")
+    assert [model.name for model in options.models] == ["base", "sft", "prereq_tune"]
+
+
+def test_a_model_is_one_toml_table(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text('[models.mine]\ntitle = "Mine"\nadapter = "adapters/{task}"\n[models.mine.shots]\npopqa = 3\n')
+    (mine,) = read_models(path)
+    assert mine.adapter == "adapters/{task}" and mine.shots == {"popqa": 3}
+    path.write_text('[models.mine]\nadaptor = "adapters"\n')
+    with pytest.raises(UserError, match=r"models.toml: \[models.mine\] has unknown field 'adaptor'"):
+        read_models(path)
+    path.write_text('[models.mine]\ntitle = "neither"\n')
+    with pytest.raises(UserError, match="either `method` or `adapter`"):
+        read_models(path)
