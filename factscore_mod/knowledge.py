@@ -41,7 +41,7 @@ from factscore_mod.knowledge_format import (
     without_parentheses,
 )
 from factscore_mod.records import Passage
-from factscore_mod.tokens import words
+from factscore_mod.tokens import content_words, words
 
 __all__ = [
     "BuildReport",
@@ -256,7 +256,8 @@ class KnowledgeSource:
             return None
         query = "SELECT rowid FROM title_index WHERE title_index MATCH ? LIMIT 200"
         candidates: set[int] = set()
-        for match in (_match(wanted, "AND"), _match(wanted, "OR")):
+        asked = content_words(topic)
+        for match in (_match(asked, "AND"), _match(asked, "OR")):
             candidates.update(row[0] for row in self._search_index().execute(query, (match,)))
         scored: list[tuple[float, int]] = []
         for number in candidates:
@@ -277,7 +278,7 @@ class KnowledgeSource:
         time and decide nothing.
         """
         index = self._search_index()
-        terms = sorted(dict.fromkeys(words(query)), key=lambda term: self._common.get(term, 0.0))
+        terms = sorted(dict.fromkeys(content_words(query)), key=lambda term: self._common.get(term, 0.0))
         chosen: list[str] = []
         expected = 0.0
         for term in terms[:_MOST_WORDS]:
@@ -339,9 +340,9 @@ class KnowledgeSource:
         connection.close()
 
 
-def _match(terms: list[str] | set[str], operator: str) -> str:
-    """An FTS5 query over words of `tokens.words`, which hold no quote."""
-    return f" {operator} ".join(f'"{term}"' for term in sorted(terms))
+def _match(terms: list[str], operator: str) -> str:
+    """An FTS5 query over words of `tokens.content_words`, which hold no quote."""
+    return f" {operator} ".join(f'"{term}"' for term in terms)
 
 
 def _sampled_hash(path: Path, table: str) -> str:

@@ -3,11 +3,11 @@
 One SQLite file:
 
     meta(key, value)                    format, passage_words, documents, passages, fingerprint, complete, ...
-    documents(id, title, text, cuts)    an article; cuts = JSON list of the ends of its passages, in characters
-    names(key, kind, document)          what an article may be asked for by: its normalised title and redirects
+    documents(id, title, text, cuts)    an article; cuts: JSON list of the ends of its passages, in characters
+    names(key, kind, document)          what an article may be asked for by: normalised titles and redirects
     redirects(title, key, target)       other titles as they were given
-    passage_index                       FTS5 over the content words of title + passage; no text of its own
-    title_index                         FTS5 over the words of titles
+    passage_index                       FTS5 over title + passage; no text of its own
+    title_index                         FTS5 over titles
     common(term, share)                 words found in more than a hundredth of the passages
 
 The row number in `passage_index` is `document << 16 | position of the passage in its article`.
@@ -30,7 +30,7 @@ TITLE, REDIRECT, WITHOUT_PARENTHESES = 0, 1, 2
 
 
 class KnowledgeError(ValueError):
-    """A knowledge source, or what it is to be built from, is not usable; the message says why and what to do."""
+    """A knowledge source, or what it is built from, cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,11 @@ _PARENTHESES = re.compile(r"\s*\([^()]*\)\s*$")
 
 
 def title_key(title: str) -> str:
-    """What two spellings of a title have in common: case, accents, underscores, dashes, quotes, dots and spaces
-    are ignored; other signs count, so that `C`, `C++` and `C#` stay apart."""
+    """What two spellings of a title have in common.
+
+    Case, accents, underscores, dashes, quotes, dots and spaces are ignored. Other signs count, so that `C`, `C++`
+    and `C#` stay apart.
+    """
     folded = fold(title)
     return _SPACES.sub(" ", _DROPPED.sub("", folded)).strip() or folded.strip()
 
@@ -67,17 +70,19 @@ def without_parentheses(title: str) -> str:
     return _PARENTHESES.sub("", title).strip() or title
 
 
-TEXT_TABLE = (
-    "CREATE TABLE documents(id INTEGER PRIMARY KEY, title TEXT NOT NULL UNIQUE, text TEXT, cuts TEXT)"
-)
+_TOKENIZER = "porter unicode61 remove_diacritics 2"
+
+TEXT_TABLE = "CREATE TABLE documents(id INTEGER PRIMARY KEY, title TEXT NOT NULL UNIQUE, text TEXT, cuts TEXT)"
 INDEX_TABLES = (
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE names(key TEXT, kind INTEGER, document INTEGER, PRIMARY KEY(key, kind, document)) WITHOUT ROWID",
     "CREATE TABLE redirects(title TEXT PRIMARY KEY, key TEXT NOT NULL, target TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE common(term TEXT PRIMARY KEY, share REAL NOT NULL) WITHOUT ROWID",
-    # The words come ready-made from factscore_mod.tokens, so the cheapest tokenizer does; no text is kept twice.
-    "CREATE VIRTUAL TABLE passage_index USING fts5(words, content='', tokenize='ascii')",
-    "CREATE VIRTUAL TABLE title_index USING fts5(words, content='', tokenize='ascii', detail='none')",
+    # Contentless: the text is in documents, once. Ranking needs the counts that only detail=full keeps.
+    f"CREATE VIRTUAL TABLE passage_index USING fts5(text, content='', tokenize='{_TOKENIZER}')",
+    f"CREATE VIRTUAL TABLE title_index USING fts5(title, content='', tokenize='{_TOKENIZER}', detail='none')",
+    # New postings are gathered in memory and written in few large pieces: half the time of the default.
+    "INSERT INTO passage_index(passage_index, rank) VALUES ('hashsize', 67108864)",
 )
 
 

@@ -1,7 +1,7 @@
 """Words of a text for lexical retrieval: lower-case, accents and stop words dropped, plurals folded.
 
-The same tokens feed BM25 inside an article and the full-text index of a knowledge source, so both agree on what
-matches. `whitespace` is the tokenisation of FActScore's BM25 branch, kept for its profile.
+`words` feeds BM25 inside an article. `whitespace` is the tokenisation of FActScore's BM25 branch, kept for its
+profile.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import re
 import unicodedata
 from functools import lru_cache
 
-STOP_WORDS = frozenset(
-    """a about after all also although an and any are as at be became because been before being between both but by
+_STOP_WORDS = """
+    a about after all also although an and any are as at be became because been before being between both but by
     can could did do does during each either few for from further had has have having he her here hers herself him
-    himself his how however i if in into is it its itself just later like many may me might more most much must my
-    myself neither no nor not of off often on once one only or other others our ours out over own per s same several
-    she should since so some such t than that the their theirs them themselves then there these they this those
-    though through thus to too two under until up upon us very was we well were what when where whether which while
-    who whom whose why will with within without would yet you your yours""".split()
-)
+    himself his how however i if in into is it its itself just later like many may me might more most much must
+    my myself neither no nor not of off often on once one only or other others our ours out over own per s same
+    several she should since so some such t than that the their theirs them themselves then there these they this
+    those though through thus to too two under until up upon us very was we well were what when where whether
+    which while who whom whose why will with within without would yet you your yours
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 _WORD = re.compile(r"[^\W_]+")
 _COMBINING = re.compile(r"[\u0300-\u036f]+")
@@ -43,9 +44,14 @@ def _stem(word: str) -> str:
     return word if word.endswith(("us", "ss")) else word[:-1]
 
 
+def content_words(text: str) -> list[str]:
+    """The words of `text` that are not stop words, in order, repeats and endings kept."""
+    return [word for word in _WORD.findall(fold(text)) if word not in STOP_WORDS]
+
+
 def words(text: str) -> list[str]:
-    """Content words of `text` in order, repeats kept."""
-    return [_stem(word) for word in _WORD.findall(fold(text)) if word not in STOP_WORDS]
+    """`content_words` with plurals folded."""
+    return [_stem(word) for word in content_words(text)]
 
 
 def whitespace(text: str) -> list[str]:
