@@ -8,9 +8,10 @@ are drawn above it. One set of formulas therefore serves all:
 - One world: Taylor-linearised ratio variance, clustered by entity, with C - 1 degrees of freedom.
   Shares get Wilson's interval at the effective sample size p(1 - p)/variance (Korn and Graubard 1998), which
   stays inside [0, 1] and does not collapse at 0 or 1.
-- Several worlds: the score is the mean of the worlds' own scores, all counting the same. Its variance
-  is two-way clustered by world and by entity (Cameron, Gelbach and Miller 2011), never less than either
-  alone, with W - 1 degrees of freedom: the interval speaks of further worlds, and is wide where few were run.
+- Several worlds: the score is the mean of the worlds' own scores, all counting the same. The interval is the
+  wider of two: the t-interval over worlds (W - 1 degrees of freedom, exact whatever the spread between worlds;
+  where worlds share entities, two-way clustered as in Cameron, Gelbach and Miller 2011), and the one of entities
+  given these worlds, without which two worlds that happen to agree would look certain.
 
 See Miller 2024 (arXiv 2411.00640) for why evaluations should be read this way.
 """
@@ -64,17 +65,11 @@ class Sample:
         """
         size = len(numerator)
         codes = (
-            np.arange(size)
-            if subjects is None
-            else np.unique(np.array(subjects, dtype=str), return_inverse=True)[1]
+            np.arange(size) if subjects is None else np.unique(np.array(subjects, dtype=str), return_inverse=True)[1]
         )
-        worlds_array = (
-            np.zeros(size, dtype=np.int64) if worlds is None else np.asarray(worlds, dtype=np.int64)
-        )
+        worlds_array = np.zeros(size, dtype=np.int64) if worlds is None else np.asarray(worlds, dtype=np.int64)
         dens = np.ones(size) if denominator is None else np.asarray(denominator, dtype=np.float64)
-        sample = cls(
-            np.asarray(numerator, dtype=np.float64), dens, codes.reshape(-1).astype(np.int64), worlds_array
-        )
+        sample = cls(np.asarray(numerator, dtype=np.float64), dens, codes.reshape(-1).astype(np.int64), worlds_array)
         if not sample.denominator.size == sample.cluster.size == sample.world.size == size:
             raise StatisticsError("numerators, denominators, subjects and worlds must be equally long")
         return sample
@@ -133,22 +128,18 @@ def ratio(sample: Sample, *, share: bool = True) -> Interval:
     n, clusters, worlds = round(float(sample.denominator.sum())), _pairs(sample, used), len(parts.worlds)
     per_world = tuple(zip(parts.worlds, parts.values, strict=True))
     value = float(np.mean(parts.values))
-    variance, df = _variance(sample, parts, used)
-    if variance is None:
+    views = _views(sample, parts, used)
+    if not views:
         return Interval(value, None, None, n, clusters, worlds, None, 0, "one entity: no interval", per_world)
-    se = math.sqrt(variance)
-    boundary = value * (1 - value) <= 1e-12
-    if share and (worlds == 1 or boundary):
+    view = max(views, key=lambda v: v.margin)
+    if share and (worlds == 1 or value * (1 - value) <= 1e-12):
         kind = "Wilson at effective n"
-        low, high = _effective_wilson(value, variance, df, clusters, worlds)
+        low, high = _effective_wilson(value, view, clusters)
     else:
         kind = "t"
-        margin = t_quantile(0.5 + LEVEL / 2, df) * se
-        low, high = max(0.0, value - margin), min(1.0 if share else math.inf, value + margin)
-    over = "entities" if worlds == 1 else f"{worlds} worlds and entities"
-    return Interval(
-        value, low, high, n, clusters, worlds, se, df, f"{kind}, clustered by {over}, df {df}", per_world
-    )
+        low, high = max(0.0, value - view.margin), min(1.0 if share else math.inf, value + view.margin)
+    method = f"{kind} over {view.over}, df {view.df}"
+    return Interval(value, low, high, n, clusters, worlds, view.se, view.df, method, per_world)
 
 
 def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, float]:
@@ -158,9 +149,7 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, flo
     return _wilson(successes / n, n, normal_quantile(0.5 + level / 2))
 
 
-def cluster_bootstrap(
-    sample: Sample, *, resamples: int = RESAMPLES, purpose: str = "ratio"
-) -> tuple[float, float]:
+def cluster_bootstrap(sample: Sample, *, resamples: int = RESAMPLES, purpose: str = "ratio") -> tuple[float, float]:
     """Percentile interval of a score: entities are redrawn within each world, their items together.
 
     With several worlds this is the interval *given these worlds*; `ratio` is the one that covers new ones.
@@ -189,7 +178,8 @@ def paired(first: Sample, second: Sample, *, resamples: int = RESAMPLES) -> Diff
 
     In one world the interval and the p-value come from a studentised cluster bootstrap of the linearised
     differences (both from the same draws, so that they agree), or from a t-test where `resamples` is 0; over
-    several worlds from a t-test over the worlds' paired differences, with the variance of `ratio`.
+    several worlds from a t-test over the worlds' paired differences, and from the entities given these worlds,
+    whichever says less (see `ratio`).
     """
     if not (np.array_equal(first.cluster, second.cluster) and np.array_equal(first.world, second.world)):
         raise StatisticsError("paired samples must hold the same items in the same order")
@@ -203,22 +193,20 @@ def paired(first: Sample, second: Sample, *, resamples: int = RESAMPLES) -> Diff
     if worlds == 0 or clusters < 2:
         return Difference(None, None, None, None, clusters, worlds, None, "too few items", per_world)
     value = float(np.mean(joint.values))
-    variance, df = _variance(first, joint, used)
-    if not variance:
+    views = _views(first, joint, used)
+    if not any(view.se for view in views):
         p = 1.0 if value == 0 else 0.0
         return Difference(value, value, value, p, clusters, worlds, 0.0, "constant difference", per_world)
-    se = math.sqrt(variance)
-    detectable = minimal_detectable_difference(se, df)
+    detectable = max(minimal_detectable_difference(view.se, view.df) for view in views)
     if worlds > 1 or resamples == 0:
-        margin, p = t_quantile(0.5 + LEVEL / 2, df) * se, 2 * t_tail(abs(value) / se, df)
-        method = f"paired t over {worlds} worlds, df {df}" if worlds > 1 else f"paired t, clustered, df {df}"
+        view = max(views, key=lambda v: v.margin)
+        margin, p = view.margin, max(view.p(value) for view in views)
+        method = f"paired t over {view.over}, df {view.df}"
     else:
         codes = np.unique(first.cluster[used], return_inverse=True)[1]
         margin, p = _bootstrap_t(value, _totals(joint.influence[used], codes), resamples)
         method = "studentised paired cluster bootstrap"
-    return Difference(
-        value, value - margin, value + margin, p, clusters, worlds, detectable, method, per_world
-    )
+    return Difference(value, value - margin, value + margin, p, clusters, worlds, detectable, method, per_world)
 
 
 def mcnemar_exact(better: int, worse: int) -> float:
@@ -342,18 +330,45 @@ def _linearise(sample: Sample) -> _Linear | None:
     return _Linear(tuple(int(w) for w in worlds[kept]), tuple(float(v) for v in value[kept]), influence)
 
 
-def _variance(sample: Sample, parts: _Linear, used: npt.NDArray[np.bool_]) -> tuple[float | None, int]:
-    """Variance of the mean over worlds and its degrees of freedom; (None, 0) with fewer than two entities."""
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A standard error with its degrees of freedom, and what it takes as drawn at random."""
+
+    se: float
+    df: int
+    over: str
+
+    @property
+    def margin(self) -> float:
+        """Half-width of the t-interval."""
+        return t_quantile(0.5 + LEVEL / 2, self.df) * self.se
+
+    def p(self, value: float) -> float:
+        """Two-sided p-value of the t-test that the true value is 0."""
+        if self.se == 0:
+            return 1.0 if value == 0 else 0.0
+        return 2 * t_tail(abs(value) / self.se, self.df)
+
+
+def _views(sample: Sample, parts: _Linear, used: npt.NDArray[np.bool_]) -> tuple[_View, ...]:
+    """The standard errors of the mean over worlds: by entities, and by worlds if there are several.
+
+    Empty with fewer than two entities.
+    """
     if _pairs(sample, used) < 2:
-        return None, 0
+        return ()
     influence, cluster, world = parts.influence[used], sample.cluster[used], sample.world[used]
-    by_entity = _cluster_variance(influence, cluster)
-    if len(parts.worlds) == 1:
-        return by_entity, int(np.unique(cluster).size) - 1
+    crossed = int(np.unique(cluster).size)
     nested = _cluster_variance(influence, _pair_codes(cluster, world))
-    by_world = float(np.var(parts.values, ddof=1)) / len(parts.worlds)
-    # Where an entity belongs to one world only, the last two terms cancel and worlds alone count.
-    return max(by_world + by_entity - nested, by_world, by_entity), len(parts.worlds) - 1
+    by_entity = _cluster_variance(influence, cluster) if crossed > 1 else nested
+    count = len(parts.worlds)
+    entities = _View(math.sqrt(by_entity), max(1, crossed - 1), "entities")
+    if count == 1:
+        return (entities,)
+    by_world = float(np.var(parts.values, ddof=1)) / count
+    # Entities that occur in several worlds add their covariance; otherwise the last two terms cancel.
+    total = max(by_world, by_world + by_entity - nested)
+    return entities, _View(math.sqrt(total), count - 1, f"{count} worlds")
 
 
 def _cluster_variance(influence: FloatArray, cluster: IntArray) -> float:
@@ -387,18 +402,16 @@ def _wilson(share: float, n: float, critical: float) -> tuple[float, float]:
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
 
-def _effective_wilson(
-    share: float, variance: float, df: int, clusters: int, worlds: int
-) -> tuple[float, float]:
-    """Wilson's interval at the sample size that would give this variance.
+def _effective_wilson(share: float, view: _View, clusters: int) -> tuple[float, float]:
+    """Wilson's interval at the sample size that would give this standard error.
 
-    At exactly 0 or 1 no variance can be seen: the entities are then the sample, as if drawn independently.
+    At exactly 0 or 1 no spread can be seen: the entities are then the sample, as if drawn independently.
     """
     spread = share * (1 - share)
     if spread <= 1e-12:
-        return _wilson(round(share), clusters, t_quantile(0.5 + LEVEL / 2, max(1, clusters - worlds)))
-    n = spread / variance if variance > 0 else math.inf
-    return _wilson(share, n, t_quantile(0.5 + LEVEL / 2, df))
+        return _wilson(round(share), clusters, t_quantile(0.5 + LEVEL / 2, clusters - 1))
+    n = spread / view.se**2 if view.se > 0 else math.inf
+    return _wilson(share, n, t_quantile(0.5 + LEVEL / 2, view.df))
 
 
 def _bootstrap_t(value: float, influence: FloatArray, resamples: int) -> tuple[float, float]:

@@ -116,7 +116,7 @@ class RunSummary:
 # --- metrics as ratios ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # slots and a subscripted generic do not go together before Python 3.13
 class Metric(Generic[S]):
     """A score as a ratio of sums: what each answer adds above and below.
 
