@@ -331,7 +331,7 @@ class TransformersBackend:
             if bool((before == after).all()):
                 raise AdapterInert(
                     f"{adapter}: the adapter changes nothing (logits of a fixed prompt are equal with and "
-                    "without it), so its answers would be the base's; check that it was trained, for this base"
+                    "without it), so its answers would be the base's; check its training and its base"
                 )
             self._adapted = (str(adapter), model)
         return self._adapted[1]
