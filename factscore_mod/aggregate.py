@@ -64,9 +64,7 @@ def response_rate(responses: Iterable[ScoredResponse]) -> float | None:
 
 def verdict_rate(responses: Iterable[ScoredResponse], verdict: Verdict) -> float | None:
     """The share of all claims that have this verdict."""
-    return mean(
-        [float(claim.judgement.verdict == verdict) for response in responses for claim in response.claims]
-    )
+    return mean([float(claim.judgement.verdict == verdict) for response in responses for claim in response.claims])
 
 
 def f1_at_k(response: ScoredResponse, k: int) -> float:
@@ -91,7 +89,7 @@ def mean_f1_at_k(responses: Iterable[ScoredResponse], k: int) -> float | None:
 
 
 def length_penalty(claims: int, gamma: int) -> float:
-    """FActScore's factor for short responses: exp(1 - gamma / n) for n <= gamma, else 1; 1 where gamma is 0."""
+    """FActScore's factor for short responses: exp(1 - gamma / n) for n <= gamma, else 1; 1 for gamma 0."""
     if not gamma or claims > gamma:
         return 1.0
     return math.exp(1 - gamma / claims) if claims else 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-class BudgetReached(Exception):  # noqa: N818 - a stop that was asked for, not an error
-    """A limit was reached. What is finished is kept; the same command with a higher limit goes on from there."""
+class BudgetReached(Exception):
+    """A limit was reached. What is finished is kept; the same command with a higher limit goes on."""
 
 
 @dataclass(slots=True)
@@ -28,9 +28,7 @@ class Budget:
         if self.max_calls is not None and self.calls >= self.max_calls:
             raise BudgetReached(f"stopped at the limit of {self.max_calls:,} calls")
         if self.max_dollars is not None and self.dollars + self._reserved + dollars > self.max_dollars:
-            raise BudgetReached(
-                f"stopped at the limit of ${self.max_dollars:,.2f} (spent ${self.dollars:,.4f})"
-            )
+            raise BudgetReached(f"stopped at the limit of ${self.max_dollars:,.2f} (spent ${self.dollars:,.4f})")
         self.calls += 1
         self._reserved += dollars
 

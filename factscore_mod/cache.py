@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, value BLOB, checksum INTEGER) WITHOUT ROWID"
-)
+_SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, value BLOB, checksum INTEGER) WITHOUT ROWID"
 
 
 class CacheError(ValueError):
@@ -44,16 +42,14 @@ class ReplyCache:
         self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                self.path, timeout=busy_timeout, check_same_thread=False, isolation_level=None
-            )
+            self._db = sqlite3.connect(self.path, timeout=busy_timeout, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(_SCHEMA)
             self._db.execute("SELECT key, value, checksum FROM replies LIMIT 1").fetchone()
         except (OSError, sqlite3.Error) as problem:
             raise CacheError(
-                f"{path}: cannot be used as a reply cache ({problem}); name another file or move this one away"
+                f"{path}: not usable as a reply cache ({problem}); name another file or move this one away"
             ) from problem
 
     def get(self, key: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""Asking a language model: one request record, one reply record, and the cache and budget in front of a model.
+"""Asking a language model: a request, a reply, and the cache and budget in front of the model.
 
 An *engine* sends a request and brings back a reply (`judges/openai.py`, `judges/local.py`, `judges/mock.py`).
 `Chat` puts the reply cache, the budget and the count of what was spent in front of it, and asks again when a
@@ -51,7 +51,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token of a reply with the log-probabilities of the tokens that could have stood there, itself included."""
+    """A token of a reply, and the log-probabilities of those that could have stood there, itself included."""
 
     text: str
     alternatives: tuple[tuple[str, float], ...]
@@ -59,7 +59,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model wrote. `form` says which instruction it answered, `finish` is `length` where it was cut off."""
+    """What a model wrote: `form` is the instruction it answered, `finish` is `length` where it was cut off."""
 
     text: str
     form: Form = "line"
@@ -69,12 +69,12 @@ class Reply:
     tokens: tuple[Token, ...] = ()
 
 
-class CallFailed(Exception):  # noqa: N818 - carries a reason to be recorded, the run goes on
-    """A request was given up after its retries. The claims concerned get the verdict `error` with this reason."""
+class CallFailed(Exception):
+    """A request was given up after its retries. Its claims get the verdict `error` with this reason."""
 
 
 class Engine(Protocol):
-    """A language model. `settings` are all settings that can change a reply, JSON values only, no credential."""
+    """A language model. `settings` are all that can change a reply: JSON values, never a credential."""
 
     name: str
     model: str

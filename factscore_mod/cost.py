@@ -34,9 +34,7 @@ class PriceTable:
 
     def __init__(self, *extra: Path) -> None:
         """Raises PriceError where a file is not a table of prices."""
-        self._prices = _parse(
-            files("factscore_mod").joinpath("prices.toml").read_text("utf-8"), "prices.toml"
-        )
+        self._prices = _parse(files("factscore_mod").joinpath("prices.toml").read_text("utf-8"), "prices.toml")
         for path in extra:
             try:
                 text = Path(path).read_text("utf-8")

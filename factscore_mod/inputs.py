@@ -58,7 +58,7 @@ def read_generations(path: Path, *, use_claims: bool = False, limit: int | None 
         generation = _generation(row, number, path, use_claims)
         if generation.id in seen:
             raise InputError(
-                f"{path}, row {number}: id {generation.id!r} was used in row {seen[generation.id]}; make ids unique"
+                f"{path}, row {number}: id {generation.id!r} is that of row {seen[generation.id]} too; make ids unique"
             )
         seen[generation.id] = number
         rows.append(generation)
@@ -84,9 +84,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 csv.field_size_limit(2**31 - 1)
                 yield from csv.DictReader(file)
             else:
-                raise InputError(
-                    f"{path}: cannot read .{kind} files; give .jsonl, .json, .csv or a dataset folder"
-                )
+                raise InputError(f"{path}: cannot read .{kind} files; give .jsonl, .json, .csv or a dataset folder")
     except (UnicodeDecodeError, csv.Error, OSError, EOFError) as problem:
         raise InputError(f"{path}: cannot be read ({problem}); it must be UTF-8 text") from problem
 
@@ -106,9 +104,7 @@ def _json_lines(file: Iterable[str], path: Path) -> Iterator[Mapping[str, Any]]:
         except ValueError as problem:
             raise InputError(f"{path}, line {number}: not JSON ({problem})") from problem
         if not isinstance(row, dict):
-            raise InputError(
-                f"{path}, line {number}: a {type(row).__name__}, not an object with topic and output"
-            )
+            raise InputError(f"{path}, line {number}: a {type(row).__name__}, not an object with topic and output")
         yield row
 
 
@@ -131,9 +127,7 @@ def _dataset_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         raise InputError(f"{path}: not a dataset saved with save_to_disk ({problem})") from problem
     if isinstance(data, DatasetDict):
         if len(data) != 1:
-            raise InputError(
-                f"{path}: has splits {', '.join(data)}; name one, as in {path}/{next(iter(data))}"
-            )
+            raise InputError(f"{path}: has splits {', '.join(data)}; name one, as in {path}/{next(iter(data))}")
         data = next(iter(data.values()))
     yield from cast("Iterable[Mapping[str, Any]]", cast("Dataset", data))
 
@@ -171,9 +165,7 @@ def _claims(row: Mapping[str, Any], number: int, path: Path) -> tuple[str, ...]:
         raise InputError(f"{path}, row {number}: no claims; they must be in 'claims' or 'annotations'")
     try:
         return tuple(
-            fact["text"]
-            for sentence in row["annotations"] or []
-            for fact in sentence["model-atomic-facts"] or []
+            fact["text"] for sentence in row["annotations"] or [] for fact in sentence["model-atomic-facts"] or []
         )
     except (TypeError, KeyError) as problem:
         raise InputError(

@@ -65,7 +65,7 @@ def response_to_json(response: ScoredResponse) -> dict[str, Any]:
 
 
 def response_from_json(row: dict[str, Any]) -> ScoredResponse:
-    """The inverse of `response_to_json`. Raises KeyError, TypeError or IndexError for a row that is not one."""
+    """The inverse of `response_to_json`. Raises KeyError, TypeError or IndexError for another row."""
     passages = [Passage(p["title"], p["text"], p["index"]) for p in row["passages"]]
     replies = row["replies"]
     claims = []
@@ -79,9 +79,7 @@ def response_from_json(row: dict[str, Any]) -> ScoredResponse:
         topic=row["topic"],
         text=row["text"],
         abstained=row["abstained"],
-        sentences=tuple(
-            [Sentence(i, s["text"], s["start"], s["end"]) for i, s in enumerate(row["sentences"])]
-        ),
+        sentences=tuple([Sentence(i, s["text"], s["start"], s["end"]) for i, s in enumerate(row["sentences"])]),
         claims=tuple(claims),
         topic_found=row["topic_found"],
         usage=Usage(**row["usage"]),
@@ -106,7 +104,7 @@ def read_responses(path: Path, *, forgive_last_line: bool = False) -> Iterator[S
                 if forgive_last_line and not line.endswith(b"\n"):
                     return
                 raise OutputError(
-                    f"{path}, line {number}: not a scored response ({problem!r}); delete the line or score again"
+                    f"{path}, line {number}: no scored response ({problem!r}); delete the line or score again"
                 ) from problem
 
 

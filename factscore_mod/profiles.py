@@ -61,12 +61,10 @@ class Profile:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def with_switches(self, **switches: Any) -> Profile:
-        """A copy with some switches changed; its name says so. Raises ValueError for a switch that is not one."""
+        """A copy with some switches changed; its name says so. Raises ValueError for an unknown one."""
         unknown = sorted(set(switches) - set(asdict(self)))
         if unknown:
-            raise ValueError(
-                f"profile {self.name!r} has no switch {', '.join(unknown)}; see {__name__}.Profile"
-            )
+            raise ValueError(f"profile {self.name!r} has no switch {', '.join(unknown)}; see {__name__}.Profile")
         changed = [f"{key}={value}" for key, value in sorted(switches.items()) if getattr(self, key) != value]
         if not changed:
             return self

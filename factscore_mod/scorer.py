@@ -46,6 +46,7 @@ from factscore_mod.records import (
 )
 from factscore_mod.retrieval import Method, Retriever
 from factscore_mod.sentences import Splitter, split_sentences
+from factscore_mod.usage import total
 
 T = TypeVar("T")
 
@@ -86,9 +87,7 @@ class FactScorer:
         self.profile = get_profile(profile)
         if knowledge is None:
             raise ValueError("FactScorer needs a knowledge source: the path of a SQLite file, or an open one")
-        self.source = (
-            KnowledgeSource.open(Path(knowledge)) if isinstance(knowledge, (str, Path)) else knowledge
-        )
+        self.source = KnowledgeSource.open(Path(knowledge)) if isinstance(knowledge, (str, Path)) else knowledge
         self.retriever = Retriever(
             self.source,
             method=retrieval,
@@ -144,9 +143,7 @@ class FactScorer:
     ) -> list[ScoredResponse]:
         """`score` for callers with an event loop of their own."""
         try:
-            return [
-                scored async for scored in self.aiter_generations(generations(topics, responses, ids, claims))
-            ]
+            return [scored async for scored in self.aiter_generations(generations(topics, responses, ids, claims))]
         finally:
             await self.aclose()
 
@@ -227,9 +224,7 @@ class FactScorer:
         failed: dict[int, Judgement] = {}
         usage = Usage()
         if item.claims is not None:
-            claims = tuple(
-                [Claim(text, locate(text, sentences)) for text in map(clean, item.claims) if text.strip()]
-            )
+            claims = tuple([Claim(text, locate(text, sentences)) for text in map(clean, item.claims) if text.strip()])
         elif not abstained and sentences:
             try:
                 claims, usage = await self.judge.decomposer.decompose(item.topic, item.text, sentences)
@@ -241,7 +236,7 @@ class FactScorer:
         judgements: tuple[Judgement, ...] = ()
         if claims:
             judgements, spent = await self.judge.verifier.verify(item.topic, claims, evidence)
-            usage = add_usage(usage, spent)
+            usage = total((usage, spent))
         scored = [ScoredClaim(*parts) for parts in zip(claims, evidence, judgements, strict=True)]
         if failed:
             nothing = Evidence((), "none")
@@ -288,7 +283,7 @@ def deduplicate(claims: Sequence[Claim]) -> tuple[Claim, ...]:
 
 
 def locate(claim: str, sentences: Sequence[Sentence]) -> int:
-    """The index of the sentence that shares most words with a claim given from outside; the first of equals."""
+    """The index of the sentence that shares most words with a given claim; the first of equals."""
     words = set(re.findall(r"\w+", claim.casefold()))
     shared = [len(words.intersection(re.findall(r"\w+", s.text.casefold()))) for s in sentences]
     return max(range(len(shared)), key=lambda i: (shared[i], -i)) if shared else 0
@@ -297,17 +292,6 @@ def locate(claim: str, sentences: Sequence[Sentence]) -> int:
 def clean(text: str) -> str:
     """The text without what UTF-8 cannot hold (lone surrogates become question marks)."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def add_usage(first: Usage, second: Usage) -> Usage:
-    """The sum of two usages, field by field."""
-    return Usage(
-        calls=first.calls + second.calls,
-        cached_calls=first.cached_calls + second.cached_calls,
-        prompt_tokens=first.prompt_tokens + second.prompt_tokens,
-        completion_tokens=first.completion_tokens + second.completion_tokens,
-        dollars=first.dollars + second.dollars,
-    )
 
 
 def _hash(*parts: Any) -> str:
@@ -326,7 +310,7 @@ def _step(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _iterate(stream: AsyncGenerator[T], close: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[T]:
-    """An asynchronous iterator as a plain one; in a thread of its own where this one runs an event loop already."""
+    """An asynchronous iterator as a plain one; in another thread where this one runs an event loop."""
     end = object()
 
     async def following() -> Any:

@@ -18,7 +18,7 @@ from factscore_mod.profiles import MODIFIED, Profile
 from factscore_mod.records import Decomposer, Verifier
 
 if TYPE_CHECKING:
-    from factscore_mod.chat import Chat, Ledger
+    from factscore_mod.chat import Chat, Engine, Ledger
 
 __all__ = ["JUDGES", "DecompositionFailed", "Judge", "JudgeError", "JudgeOptions", "make_judge"]
 
@@ -54,9 +54,7 @@ def make_judge(
     made_second = _verifier(second, profile, options, ledger, chats) if isinstance(second, str) else second
     halves = (first, second)
     return Judge(
-        name=made_first.name
-        if made_first.name == made_second.name
-        else f"{made_first.name}+{made_second.name}",
+        name=made_first.name if made_first.name == made_second.name else f"{made_first.name}+{made_second.name}",
         decomposer=made_first,
         verifier=made_second,
         synchronous=all(isinstance(half, str) and half.startswith(("rules", "nli:")) for half in halves),
@@ -107,7 +105,7 @@ def _chat(spec: str, options: JudgeOptions, ledger: Ledger | None, chats: dict[s
     return chats[spec]
 
 
-def _engine(spec: str, options: JudgeOptions):  # type: ignore[no-untyped-def]
+def _engine(spec: str, options: JudgeOptions) -> Engine:
     if spec == "mock":
         from factscore_mod.judges.mock import MockEngine
 

@@ -10,7 +10,7 @@ from factscore_mod.records import Claim, Decomposer, Judgement, Usage, Verifier
 
 
 class JudgeError(ValueError):
-    """A judge cannot be made or cannot work at all: wrong name, wrong key, missing model. Nothing was scored."""
+    """A judge cannot be made or cannot work at all: wrong name, wrong key, missing model."""
 
 
 class DecompositionFailed(Exception):
