@@ -264,8 +264,8 @@ def _per_world(task: TaskSummary) -> str:
         values = dict(estimates[task.headline].per_world) if task.headline in estimates else {}
         scale = _scale(task.headline)
         rows.append([model, *(f"{values[w] * scale:.1f}" if w in values else _EMPTY for w in worlds)])
-    head = [_heading(task.headline), *(f"world {w}" for w in worlds)]
-    return f"### World by world\n\n{_markdown(head, rows)}"
+    head = ["model", *(f"world {w}" for w in worlds)]
+    return f"### World by world: {_heading(task.headline)}\n\n{_markdown(head, rows)}"
 
 
 def _facts(run: RunSummary) -> str:
