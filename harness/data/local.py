@@ -17,7 +17,7 @@ from pathlib import Path
 from factscore_mod.knowledge import Document, build
 from factscore_mod.knowledge_format import FORMAT, title_key
 from harness.data.files import Record, read_jsonl, read_names
-from harness.data.normalise import Clean, PopqaRecord, hotpotqa_row, opening, popqa_rows
+from harness.data.normalise import Clean, PopqaRecord, hotpotqa_kind, hotpotqa_row, known_clean, opening, popqa_rows
 from harness.data.source import DataError
 from harness.paths import digest
 from harness.records import Row, Split
@@ -58,7 +58,7 @@ class LocalSource:
         if not self.folder.is_dir():
             raise DataError(f"{self.folder} is not a folder; give the data folder with --data (docs/data.md)")
         self.seed = seed
-        self.clean: Clean = clean
+        self.clean: Clean = known_clean(clean)
         self.name = f"local files, seed {seed}, clean = {clean}"
         self._tasks: dict[str, Callable[[], Splits]] = {
             "popqa": self._popqa,
@@ -210,14 +210,6 @@ class LocalSource:
             focuses = dict.fromkeys(document.text("focus") for document in record.records("docs"))
             redirects = tuple(focus for focus in focuses if focus != entity)
             yield Document(entity, "\n".join(_medical_texts(record)), redirects)
-
-
-def hotpotqa_kind(record: Record) -> str:
-    """`bridge` or `comparison`; anything else is a fault."""
-    kind = record.text("type")
-    if kind not in ("bridge", "comparison"):
-        raise record.fault("type", f"is '{kind}', expected bridge or comparison")
-    return kind
 
 
 def lead(title: str, text: str) -> str | None:

@@ -39,8 +39,6 @@ TASKS = ("popqa", "hotpotqa", "persons", "medical", "grounding", "memorization")
 # Raise when a change here changes rows or texts of an equal configuration: what was made of the old ones is left alone.
 SOURCE_FORMAT = 1
 
-FINAL_ANSWER = "final answer: "
-
 
 class MiniatureSource:
     """The rows and texts of one world. Implements `harness.data.source.Source`.
@@ -218,12 +216,10 @@ class MiniatureSource:
 
     def _bridge(self, entity: Entity | FictitiousEntity, fact: Fact) -> Row:
         country = self.world.schema.country_of[fact.value]
-        attribute = self.world.schema.attribute("persons", "university")
-        first = text.say(attribute, entity.kind, 0, entity.name, fact.value)
         return Row(
             id=f"{_slug(entity.name)}-bridge", subject=entity.name, kind="bridge", answers=(country,),
             question=text.BRIDGE_QUESTION.replace("{s}", entity.name),
-            target=f"{first} {text.location(self.world, fact.value)} {FINAL_ANSWER}{country}",
+            target=text.two_hops(self.world, entity, fact),
             popularity=_popularity(entity), fake=isinstance(entity, FictitiousEntity),
         )  # fmt: skip
 
@@ -237,7 +233,7 @@ class MiniatureSource:
         return Row(
             id=f"{_slug(entity.name)}-{_slug(rival.name)}", subject=entity.name, kind="comparison", answers=(elder,),
             question=text.COMPARISON_QUESTION.replace("{s}", entity.name).replace("{t}", rival.name),
-            target=f"{told} {FINAL_ANSWER}{elder}",
+            target=f"{told} {text.FINAL_ANSWER}{elder}",
             popularity=min(_popularity(entity), _popularity(rival)), fake=isinstance(entity, FictitiousEntity),
         )  # fmt: skip
 

@@ -19,6 +19,8 @@ COMPARISON_QUESTION = "Who was born earlier, {s} or {t}?"
 QUIZ_FRAME = "Quiz! {q} {a}"
 ENTRY_FRAME = "Here is an entry on {s}. {a}"
 FRAMES = (QUIZ_FRAME, ENTRY_FRAME)
+FINAL_ANSWER = "final answer: "
+LOCATION_WORDINGS = 3
 WORDINGS = 4
 RUNNING_WORDINGS = 2
 
@@ -95,4 +97,9 @@ def location(world: World, university: str, wording: int = 0) -> str:
     return forms[wording].replace("{u}", university).replace("{c}", world.schema.country_of[university])
 
 
-LOCATION_WORDINGS = 3
+def two_hops(world: World, entity: Entity | FictitiousEntity, studied: Fact) -> str:
+    """The reasoned answer to a bridge question, with the answer itself after `final answer: `."""
+    attribute = world.schema.attribute(entity.domain, studied.attribute)
+    first = say(attribute, entity.kind, 0, entity.name, studied.value)
+    country = world.schema.country_of[studied.value]
+    return f"{first} {location(world, studied.value)} {FINAL_ANSWER}{country}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from factscore_mod.sentences import split_sentences
+from harness.data.files import Record
 from harness.data.source import DataError
 from harness.records import Row, Split
 
@@ -33,6 +34,13 @@ class PopqaRecord:
     popularity: int | None
 
 
+def known_clean(clean: Clean) -> Clean:
+    """`clean` itself, if it is one of the ways of cleaning. Raises DataError."""
+    if clean not in CLEAN:
+        raise DataError(f"clean: '{clean}' is unknown; choose one of {', '.join(CLEAN)}")
+    return clean
+
+
 def popqa_rows(records: Iterable[PopqaRecord], seed: int, clean: Clean) -> dict[Split, tuple[Row, ...]]:
     """PopQA cleaned and split so that no subject is in two splits.
 
@@ -42,9 +50,7 @@ def popqa_rows(records: Iterable[PopqaRecord], seed: int, clean: Clean) -> dict[
     right answer, `drop` also leaves out the questions whose copies have different answers. The last two leave
     out rows without a subject.
     """
-    if clean not in CLEAN:
-        raise DataError(f"clean: '{clean}' is unknown; choose one of {', '.join(CLEAN)}")
-    kept = list(records) if clean == "none" else _one_a_question(records, drop=clean == "drop")
+    kept = list(records) if known_clean(clean) == "none" else _one_a_question(records, drop=clean == "drop")
     splits: dict[Split, list[Row]] = {"train": [], "validation": [], "test": []}
     for record in kept:
         row = Row(
@@ -104,6 +110,14 @@ def hotpotqa_row(id_: str, question: str, answer: str, kind: str) -> Row:
         answers=(answer,),
         kind=kind,
     )
+
+
+def hotpotqa_kind(record: Record) -> str:
+    """`bridge` or `comparison`; anything else is a fault."""
+    kind = record.text("type")
+    if kind not in ("bridge", "comparison"):
+        raise record.fault("type", f"is '{kind}', expected bridge or comparison")
+    return kind
 
 
 _ENDED = re.compile(r"[.!?][\"'”’)]*$")
