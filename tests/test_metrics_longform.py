@@ -1,0 +1,120 @@
+"""Long answers: what each number counts, and the curve over the first k claims."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factscore_mod.records import Claim, Evidence, Judgement, ScoredClaim, ScoredResponse, Verdict
+from harness.metrics import longform
+from harness.metrics.longform import LongformScore
+from harness.metrics.summary import compare_longform, summarise_longform
+from harness.records import Item, Response
+
+LETTERS: dict[str, Verdict] = {"s": "supported", "n": "not_supported", "u": "unparsed", "e": "error"}
+
+
+def answer(
+    pattern: str, subject: str = "a", world: int = 0, abstained: bool = False, cut: bool = False
+) -> LongformScore:
+    """A response whose claims have these verdicts: s(upported), n(ot), u(nparsed), e(rror)."""
+    return LongformScore(subject, subject, world, 10, abstained, tuple(LETTERS[c] for c in pattern), cut)
+
+
+def several(*patterns: str, world: int = 0) -> list[LongformScore]:
+    return [answer(p, subject=f"{world}-{i}", world=world) for i, p in enumerate(patterns)]
+
+
+def test_numbers_by_hand() -> None:
+    scores = [*several("ssn", "sn", "nu", "ue"), answer("", "x", abstained=True), answer("", "y", cut=True)]
+    numbers = summarise_longform(scores, [2])
+    value = {name: estimate.value for name, estimate in numbers.items()}
+    n = {name: estimate.n for name, estimate in numbers.items()}
+    assert value["accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3) and n["accuracy"] == 3
+    assert value["accuracy_micro"] == pytest.approx(3 / 6) and n["accuracy_micro"] == 6
+    # The abstention and the empty answer count 0; the answer with no judged claim is left out.
+    assert value["accuracy_abstention_zero"] == pytest.approx((2 / 3 + 1 / 2) / 5)
+    assert n["accuracy_abstention_zero"] == 5
+    assert value["claims"] == pytest.approx(9 / 4) and value["supported_claims"] == pytest.approx(3 / 4)
+    assert value["response_rate"] == pytest.approx(4 / 6) and n["response_rate"] == 6
+    assert value["unparsed_rate"] == pytest.approx(2 / 9) and value["error_rate"] == pytest.approx(1 / 9)
+    assert value["cut_off_rate"] == pytest.approx(1 / 6)
+    first = 2 * (2 / 3) * 1 / (2 / 3 + 1)  # precision 2/3, recall 2/2
+    second = 2 * (1 / 2) * (1 / 2) / 1  # precision 1/2, recall 1/2
+    assert value["f1_at_2"] == pytest.approx((first + second) / 6) and n["f1_at_2"] == 6
+    assert all(estimate.of and estimate.unit and estimate.method for estimate in numbers.values())
+
+
+def test_nothing_to_judge_is_no_number() -> None:
+    numbers = summarise_longform([answer("", abstained=True)], [4])
+    assert numbers["accuracy"].value is None and numbers["accuracy"].low is None and numbers["accuracy"].n == 0
+    assert numbers["response_rate"].value == 0.0
+    assert summarise_longform([], [])["accuracy"].value is None
+
+
+def test_worlds_count_the_same_whatever_their_size() -> None:
+    scores = several("s", "s", "n", "n", "n", "n", world=0) + several("s", "s", world=1)
+    estimate = summarise_longform(scores, [])["accuracy"]
+    assert estimate.value == pytest.approx((1 / 3 + 1) / 2)
+    assert estimate.worlds == 2 and estimate.per_world == ((0, pytest.approx(1 / 3)), (1, 1.0))
+
+
+def test_from_scored_keeps_the_order_of_the_claims() -> None:
+    claims = tuple(ScoredClaim(Claim(c, 0), Evidence((), "none"), Judgement(LETTERS[c])) for c in ("n", "s", "u"))
+    item = Item("persons", "i", "Tell", "Ada", popularity=5)
+    response = Response("persons", "i", "m", 2, "text", 9, "length")
+    scored = ScoredResponse("i", "Ada", "text", False, (), claims, "exact")
+    score = longform.from_scored(scored, item, response, 2)
+    assert score == LongformScore("i", "Ada", 2, 5, False, ("not_supported", "supported", "unparsed"), True)
+    refused = ScoredResponse("i", "Ada", "text", True, (), claims, "exact")
+    assert longform.from_scored(refused, item, response, 2).verdicts == ()
+
+
+verdicts = st.lists(st.sampled_from(sorted(LETTERS)), max_size=8).map("".join)
+
+
+@given(st.lists(verdicts, min_size=1, max_size=8), st.integers(1, 10))
+def test_curve_by_an_independent_count(patterns: list[str], max_k: int) -> None:
+    scores = several(*patterns)
+    curve = longform.curve(scores, max_k)
+    filled = [p for p in patterns if p]
+    assert len(curve.points) == min(max_k, max(map(len, filled), default=0))
+    for point in curve.points:
+        cut = [p[: point.k] for p in filled]
+        shares = [c.count("s") / (c.count("s") + c.count("n")) for c in cut if "s" in c or "n" in c]
+        if shares:
+            assert point.accuracy.value == pytest.approx(sum(shares) / len(shares))
+        else:
+            assert point.accuracy.value is None
+        assert point.claims == pytest.approx(sum(map(len, cut)) / len(cut))
+        assert point.reach == pytest.approx(sum(len(p) >= point.k for p in filled) / len(filled))
+
+
+def test_the_curve_ends_at_the_headline() -> None:
+    scores = several("ssnn", "sn", "nnns", "s", "u")
+    last = longform.curve(scores, 99).points[-1].accuracy
+    headline = summarise_longform(scores, [])["accuracy"]
+    assert (last.value, last.low, last.high) == (headline.value, headline.low, headline.high)
+
+
+def test_curve_without_answers_is_empty() -> None:
+    assert longform.curve([answer("", abstained=True)], 5).points == ()
+    with pytest.raises(ValueError, match="max_k"):
+        longform.curve([], 0)
+
+
+def test_comparison_pairs_answers_and_corrects() -> None:
+    base = several(*(["sn", "ss", "nn", "sn"] * 6))
+    better = several(*(["ss", "ss", "sn", "sn"] * 6))
+    silent = [answer("", s.subject, abstained=True) for s in base]
+    rows = {(c.metric, c.model): c for c in compare_longform({"sft": base, "new": better, "silent": silent}, "sft")}
+    new = rows["accuracy", "new"]
+    assert new.value == pytest.approx(0.25)
+    assert new.p is not None and new.p < 0.01 and new.p_holm is not None and new.p <= new.p_holm
+    assert new.low is not None and new.high is not None and 0 < new.low < 0.25 < new.high
+    assert new.detectable is not None and math.isfinite(new.detectable)
+    assert new.better is None  # not a right-or-wrong score
+    assert rows["accuracy", "silent"].value is None and rows["accuracy", "silent"].p_holm is None
