@@ -80,7 +80,7 @@ def run_stage(
     plan = plan_stage(stage, encoded, base_fingerprint)
     knowledge = _knowledge_folders(stage, adapter_dirs, base_fingerprint)
 
-    bf16 = uses_bf16(stage.recipe.precision, base_dir)
+    bf16 = uses_bf16(stage.recipe.precision)
     base = load_base(base_dir, bf16=bf16)
     switch = add_adapters(base, stage.recipe, stage.seed, knowledge, frozen_dropout=stage.frozen_dropout)
 
