@@ -1,7 +1,7 @@
 """BM25 over the few passages of one article, built once and asked many times.
 
-The scores are those of `rank_bm25.BM25Okapi` (a test holds the two equal); what is saved is its per-query walk over
-all passages: the weights of a word in every passage are worked out at the word's first use and kept.
+The scores are those of `rank_bm25.BM25Okapi` (a test holds the two equal); what is saved is its walk over all
+passages for every query: a word's weights in all passages are worked out at its first use and kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ K1, B, EPSILON = 1.5, 0.75, 0.25  # the defaults of rank_bm25
 
 
 class ArticleIndex:
-    """Okapi BM25 (Robertson and Zaragoza 2009, section 3) with rank_bm25's floor for words in most passages."""
+    """Okapi BM25 (Robertson and Zaragoza 2009, section 3), rank_bm25's floor for words in most passages."""
 
     def __init__(self, passages: Sequence[Sequence[str]]) -> None:
         """`passages` are the tokens of each passage; at least one passage."""

@@ -5,8 +5,8 @@
     source.passages("Albert Einstein")         # the article, cut
     source.search("who discovered radium", 5)  # over the whole corpus
 
-FActScore's own `.db` files are opened as they are and never written to. What they lack, an index of spellings and
-full text, is built once in a file beside them, when a title first misses or a search is first made.
+FActScore's own `.db` files are opened as they are and never written to. What they lack, an index of spellings
+and full text, is built once in a file beside them, when a title first misses or a search is first made.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 # A search reads the postings of its rarest words first and stops adding words at this many expected rows.
 _MOST_ROWS = 2000
 _MOST_WORDS = 16
-# A title found by search must share this much of its words with the topic (Dice), and contain or be contained.
+# A title found by search contains the topic or is contained in it, and shares this much with it (Dice).
 _ENOUGH_SHARED = 0.6
 
 
@@ -111,13 +111,16 @@ class _Reader:
         assert isinstance(connection, sqlite3.Connection)
         return connection
 
+    def close(self) -> None:
+        if getattr(self._local, "process", None) == os.getpid():
+            self._local.connection.close()
+            self._local.process = None
+
 
 class KnowledgeSource:
-    """Titled articles cut into passages, read-only. Threads and processes may share a file, threads an object."""
+    """Titled articles cut into passages, read-only. Threads may share one; processes may open the same file."""
 
-    def __init__(
-        self, path: Path, table: str, columns: str, index: Path | None, fingerprint: str, count: int
-    ) -> None:
+    def __init__(self, path: Path, table: str, columns: str, index: Path | None, fingerprint: str, count: int) -> None:
         self.path = path
         self.fingerprint = fingerprint
         self._table = table
@@ -149,56 +152,61 @@ class KnowledgeSource:
         meta = read_meta(connection)
         if meta:
             if meta.get("format") != FORMAT:
-                raise KnowledgeError(
-                    f"{path} has format {meta.get('format')!r}, not {FORMAT!r}; build it again"
-                )
+                raise KnowledgeError(f"{path} has format {meta.get('format')!r}, not {FORMAT!r}; build it again")
             if meta.get("complete") != "1":
                 raise KnowledgeError(f"{path} is half built; start the same build again")
-            return cls(
-                path, "documents", "id, title, text, cuts", path, meta["fingerprint"], int(meta["documents"])
-            )
+            return cls(path, "documents", "title, text, cuts", path, meta["fingerprint"], int(meta["documents"]))
         columns = {row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (table,))}
         if not {"title", "text"} <= columns:
-            names = [
-                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            ]
+            names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             raise KnowledgeError(
-                f"{path} has no table {table!r} with columns title and text (tables: {', '.join(names) or 'none'}); "
-                "give the name of the table, or build a knowledge source"
+                f"{path} has no table {table!r} with columns title and text (tables: "
+                f"{', '.join(names) or 'none'}); give the name of the table, or build a knowledge source"
             )
         quoted = '"' + table.replace('"', '""') + '"'
         count = int(connection.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0])
         if not count:
             raise KnowledgeError(
-                f"{path}: table {table!r} has no rows, as a build that failed leaves it; delete the file and build it"
+                f"{path}: table {table!r} has no rows, as a failed build leaves it; delete and rebuild it"
             )
         fingerprint = _sampled_hash(path, table)
-        return cls(path, quoted, "rowid, title, text, NULL", None, fingerprint, count)
+        return cls(path, quoted, "title, coalesce(text, ''), NULL", None, fingerprint, count)
+
+    def close(self) -> None:
+        """Let go of this thread's connections; a later look-up opens them again."""
+        self._text.close()
+        if self._index is not None:
+            self._index.close()
 
     def titles(self) -> int:
         """How many articles there are."""
         return self._count
 
-    def _article(self, where: str, value: str | int) -> tuple[str, tuple[Passage, ...]] | None:
+    def _article(self, where: str, value: str | int) -> tuple[str, list[str]] | None:
         query = f"SELECT {self._columns} FROM {self._table} WHERE {where} = ?"
         row = self._text.connection().execute(query, (value,)).fetchone()
         if row is None:
             return None
-        _, title, text, cuts = row
-        if cuts is None:
-            pieces = text.replace("<s>", "").replace("</s>", "").split(FACTSCORE_SEPARATOR)
-        else:
-            pieces = cutting.split(text, json.loads(cuts))
-        return title, tuple(Passage(title, piece.strip(), index) for index, piece in enumerate(pieces))
+        title, text, cuts = row
+        pieces = text.split(FACTSCORE_SEPARATOR) if cuts is None else cutting.split(text, json.loads(cuts))
+        return title, pieces
 
-    def passages(self, title: str) -> tuple[Passage, ...]:
-        """The article of exactly this title in its passages, lead first; empty where there is none."""
+    def passages(self, title: str, *, markers: bool = False) -> tuple[Passage, ...]:
+        """The article of exactly this title in its passages, lead first; empty where there is none.
+
+        `markers` leaves the `<s>` and `</s>` that FActScore's tokenizer put into its files.
+        """
         article = self._article("title", title)
-        return () if article is None else article[1]
+        if article is None:
+            return ()
+        pieces = article[1] if markers else [_without_markers(piece) for piece in article[1]]
+        return tuple(Passage(article[0], piece, index) for index, piece in enumerate(pieces))
 
     def resolve(self, topic: str) -> Resolution:
-        """Find the article that `topic` names: its title as it is, else spelt otherwise or redirected, else by
-        a search over titles that settles only for one clear winner. Never raises for a topic: that is `none`.
+        """Find the article that `topic` names.
+
+        The title as it is; else spelt otherwise or redirected; else by a search over titles, which settles only
+        for one clear winner. A topic that names nothing is `none`, never an error.
         """
         topic = topic.strip()
         if not topic:
@@ -221,9 +229,7 @@ class KnowledgeSource:
         return title
 
     def _redirected(self, topic: str) -> int | None:
-        row = (
-            self._search_index().execute("SELECT target FROM redirects WHERE title = ?", (topic,)).fetchone()
-        )
+        row = self._search_index().execute("SELECT target FROM redirects WHERE title = ?", (topic,)).fetchone()
         if row is None:
             return None
         query = f"SELECT rowid FROM {self._table} WHERE title = ?"
@@ -272,10 +278,10 @@ class KnowledgeSource:
         return scored[0][1]
 
     def search(self, query: str, k: int = 5) -> tuple[Passage, ...]:
-        """The `k` passages of the corpus that match `query` best by BM25; fewer, or none, where little matches.
+        """The `k` passages of the corpus that match `query` best by BM25; fewer where fewer match at all.
 
-        Stop words and, as far as rarer words are there, the commonest words are left out: they cost most of the
-        time and decide nothing.
+        Stop words and, where there are rarer ones, the commonest words are left out: they cost most of the time
+        and decide nothing.
         """
         index = self._search_index()
         terms = sorted(dict.fromkeys(content_words(query)), key=lambda term: self._common.get(term, 0.0))
@@ -296,7 +302,8 @@ class KnowledgeSource:
         for (number,) in rows:
             article = self._article("rowid", number >> POSITION_BITS)
             assert article is not None
-            found.append(article[1][number & ((1 << POSITION_BITS) - 1)])
+            position = number & ((1 << POSITION_BITS) - 1)
+            found.append(Passage(article[0], _without_markers(article[1][position]), position))
         return tuple(found)
 
     def _search_index(self) -> sqlite3.Connection:
@@ -317,27 +324,30 @@ class KnowledgeSource:
             folder = Path(tempfile.mkdtemp(prefix="knowledge-index-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             side = folder / side.name
-            _log.warning(
-                "%s: the folder cannot be written to; the index is made anew for each run", self.path
-            )
+            _log.warning("%s: the folder cannot be written to; the index is made anew for each run", self.path)
         if not side.exists():
             _log.warning("%s: no index of spellings and full text yet; building %s once", self.path, side)
-            build_side_index(self._rows(), self._rows(1500), self.fingerprint, side)
+            build_side_index(self.rows(), self.rows(500), self.fingerprint, side)
         _check_whole(side)
         with closing(_Reader(side).connection()) as connection:
             if read_meta(connection).get("origin") != self.fingerprint:
-                raise KnowledgeError(
-                    f"{side} was made for another {self.path.name}; delete it, it is built again"
-                )
+                raise KnowledgeError(f"{side} was made for another {self.path.name}; delete it, it is built again")
         return side
 
-    def _rows(self, sample: int | None = None) -> Iterator[tuple[int, str, str]]:
-        """Row number, title and text of the articles, all or about `sample` of them."""
+    def rows(self, sample: int | None = None) -> Iterator[tuple[int, str, str]]:
+        """Row number, title and text, as stored, of all articles or of about `sample` of them."""
         step = 1 if sample is None else max(1, self._count // sample)
         connection = _Reader(self.path).connection()
-        query = f"SELECT rowid, title, text FROM {self._table} WHERE rowid % ? = 0 ORDER BY rowid"
+        query = f"SELECT rowid, title, coalesce(text, '') FROM {self._table} WHERE rowid % ? = 0 ORDER BY rowid"
         yield from connection.execute(query, (step,))
         connection.close()
+
+
+def _without_markers(text: str) -> str:
+    """FActScore's sentence markers as spaces: two sentences must not grow together."""
+    if "<s>" not in text and "</s>" not in text:
+        return text.strip()
+    return " ".join(text.replace("<s>", " ").replace("</s>", " ").split())
 
 
 def _match(terms: list[str], operator: str) -> str:

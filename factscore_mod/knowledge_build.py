@@ -235,16 +235,13 @@ def _start(partial: Path, size: int | None, origin: str) -> dict[str, str]:
     return meta
 
 
-def _finish(
-    connection: sqlite3.Connection, sample: Iterable[tuple[str, str]], size: int | None
-) -> dict[str, str]:
+def _finish(connection: sqlite3.Connection, sample: Iterable[tuple[str, str]], size: int | None) -> dict[str, str]:
     """What can only be known when every article is there; one transaction, which also marks the file whole."""
     connection.execute("BEGIN")
     dangling = 0
     if size is not None:
         connection.execute(
-            "INSERT OR IGNORE INTO names"
-            " SELECT r.key, ?, d.id FROM redirects r JOIN documents d ON d.title = r.target",
+            "INSERT OR IGNORE INTO names SELECT r.key, ?, d.id FROM redirects r JOIN documents d ON d.title = r.target",
             (REDIRECT,),
         )
         missing = "SELECT count(*) FROM redirects WHERE target NOT IN (SELECT title FROM documents)"

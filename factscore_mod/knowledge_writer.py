@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import sqlite3
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 
 from factscore_mod import passages
@@ -33,6 +30,7 @@ from factscore_mod.knowledge_format import (
     without_parentheses,
     write_meta,
 )
+from factscore_mod.processes import process_pool
 
 Progress = Callable[[int], None]
 
@@ -118,7 +116,7 @@ class _Writer:
                 self._counts["duplicates"] += 1
                 continue
             if cuts is None:
-                pieces = item.text.replace("<s>", "").replace("</s>", "").split(FACTSCORE_SEPARATOR)
+                pieces = item.text.replace("<s>", " ").replace("</s>", " ").split(FACTSCORE_SEPARATOR)
             else:
                 pieces = passages.split(item.text, cuts)
             if len(pieces) >= 1 << POSITION_BITS:
@@ -148,9 +146,7 @@ class _Writer:
         return cursor.lastrowid if cursor.rowcount else None
 
 
-def write_all(
-    partial: Path, batches: Iterator[Batch], parallel: bool | None, progress: Progress | None
-) -> None:
+def write_all(partial: Path, batches: Iterator[Batch], parallel: bool | None, progress: Progress | None) -> None:
     """Write every batch to `partial`: the first few here, the rest in a process of its own.
 
     Only a few batches are ever in flight, so memory stays flat however fast the reader is.
@@ -166,10 +162,7 @@ def write_all(
     head = next(batches, None)
     if head is None:
         return
-    # A fork is cheap, and safe as long as nothing else runs in this process.
-    method = "fork" if hasattr(os, "fork") and threading.active_count() == 1 else "spawn"
-    context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_open_writer, initargs=(partial,)) as pool:
+    with process_pool(1, _open_writer, partial) as pool:
         flying: deque[Future[int]] = deque()
         for batch in itertools.chain([head], batches):
             flying.append(pool.submit(_write, batch))
@@ -190,10 +183,6 @@ _writer: _Writer | None = None  # of the process that `write_all` starts
 
 def _open_writer(partial: Path) -> None:
     global _writer
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    # The pool's queue would keep this process waiting for ever after its parent was killed.
-    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     _writer = _Writer(partial)
 
 

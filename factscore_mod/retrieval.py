@@ -9,34 +9,55 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from factscore_mod import tokens
 from factscore_mod.bm25 import ArticleIndex
 from factscore_mod.knowledge import KnowledgeSource, Resolution
 from factscore_mod.records import Evidence, Passage
+from factscore_mod.retrieval_embedding import FACTSCORE_MODEL, Embedder, SentenceEmbedder, by_likeness, fuse
 
 Method = Literal["bm25", "embedding", "hybrid"]
 
 _KEPT_ARTICLES = 64
+_CANDIDATES = 4  # passages of the corpus that embeddings choose one from
 _TOKENS: dict[str, Callable[[str], list[str]]] = {"words": tokens.words, "whitespace": tokens.whitespace}
 
 
-@dataclass(slots=True)
+@dataclass
 class _Article:
+    """What a topic was resolved to, with indexes over its passages that are made when first asked for."""
+
     resolution: Resolution
     passages: tuple[Passage, ...]
-    index: ArticleIndex | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    indexed: tuple[str, ...]
+    tokenize: Callable[[str], list[str]]
+    embedder: Embedder | None
+
+    @cached_property
+    def words(self) -> ArticleIndex:
+        return ArticleIndex([self.tokenize(text) for text in self.indexed])
+
+    @cached_property
+    def vectors(self) -> NDArray[np.floating[Any]]:
+        assert self.embedder is not None
+        return self.embedder.encode([f"{passage.title} {passage.text}" for passage in self.passages])
 
 
 class Retriever:
     """Finds `k` passages for each claim. Threads may share one.
 
-    `always_lead` puts the article's first passage first among the evidence, whatever its rank. `topic_in_query`
-    adds the topic to each query. `tokenize` is `words` (ours) or `whitespace` (FActScore's).
+    `always_lead` puts the article's first passage first among the evidence, whatever its rank.
+    `topic_in_query` adds the topic to each query. `tokenize` is `words` (ours) or `whitespace` (FActScore's).
+    `embedder` is for the methods `embedding` and `hybrid`; a small model of sentence-transformers by default.
     `counts` tells how many calls of `for_claims` found their topic in which way.
+
+    Raises `ValueError` for a switch that is not one, or where an embedder is needed and cannot be had.
     """
 
     def __init__(
@@ -48,6 +69,7 @@ class Retriever:
         always_lead: bool = True,
         topic_in_query: bool = False,
         tokenize: Literal["words", "whitespace"] = "words",
+        embedder: Embedder | None = None,
     ) -> None:
         if k < 1:
             raise ValueError(f"k is {k}; retrieve at least one passage")
@@ -55,26 +77,44 @@ class Retriever:
             raise ValueError(f"method is {method!r}; choose bm25, embedding or hybrid")
         if tokenize not in _TOKENS:
             raise ValueError(f"tokenize is {tokenize!r}; choose {' or '.join(_TOKENS)}")
+        if method != "bm25" and embedder is None:
+            embedder = SentenceEmbedder()
         self.source = source
         self.method = method
         self.k = k
         self.always_lead = always_lead
         self.topic_in_query = topic_in_query
+        self.tokenize = tokenize
+        self.embedder = None if method == "bm25" else embedder
         self.counts: Counter[str] = Counter()
-        self._tokenize = _TOKENS[tokenize]
-        self._tokenizer_name = tokenize
         self._articles: OrderedDict[str, _Article] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
-    def factscore(cls, source: KnowledgeSource, *, k: int = 5) -> Retriever:
-        """The published algorithm's retrieval with BM25: topic and claim as query, no passage forced in."""
-        return cls(source, k=k, always_lead=False, topic_in_query=True, tokenize="whitespace")
+    def factscore(
+        cls, source: KnowledgeSource, *, k: int = 5, method: Literal["bm25", "embedding"] = "bm25"
+    ) -> Retriever:
+        """The published algorithm's retrieval: topic and claim as query, no passage forced in.
+
+        BM25 with its tokenisation (`Retrieval.get_bm25_passages` in FActScore), or GTR vectors
+        (`get_gtr_passages`).
+        """
+        embedder = SentenceEmbedder(FACTSCORE_MODEL) if method == "embedding" else None
+        return cls(
+            source,
+            method=method,
+            k=k,
+            always_lead=False,
+            topic_in_query=True,
+            tokenize="whitespace",
+            embedder=embedder,
+        )
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides what evidence a claim gets."""
-        switches = (self.method, self.k, self.always_lead, self.topic_in_query, self._tokenizer_name)
+        """Everything that decides what evidence a claim gets, in a line."""
+        embedder = self.embedder.name if self.embedder else ""
+        switches = (self.method, self.k, self.always_lead, self.topic_in_query, self.tokenize, embedder)
         return "|".join(map(str, (self.source.fingerprint, *switches)))
 
     def resolve(self, topic: str) -> Resolution:
@@ -84,18 +124,23 @@ class Retriever:
     def for_claims(self, topic: str, claims: Sequence[str]) -> tuple[Evidence, ...]:
         """Evidence for each claim, in order.
 
-        A topic that is empty or names no article is searched for in the whole corpus, claim by claim, and counts
-        as `search`; a claim for which nothing is found there gets no passages and counts as `none`.
+        Where the topic is empty or names no article, each claim is searched for in the whole corpus and marked
+        `search`, or `none` where nothing is found.
         """
         article = self._article(topic)
+        resolution = article.resolution
         with self._lock:
-            self.counts[article.resolution.found] += 1
+            self.counts[resolution.found] += 1
         if not article.passages:
             return tuple(self._searched(topic, claim) for claim in claims)
-        return tuple(
-            Evidence(self._select(article, topic, claim), article.resolution.found, article.resolution.title)
-            for claim in claims
-        )
+        queries = [f"{topic} {claim.strip()}" if self.topic_in_query else claim for claim in claims]
+        evidence: list[Evidence] = []
+        for order in self._orders(article, queries):
+            if self.always_lead:
+                order = [0, *(position for position in order if position != 0)]
+            chosen = tuple(article.passages[position] for position in order[: self.k])
+            evidence.append(Evidence(chosen, resolution.found, resolution.title))
+        return tuple(evidence)
 
     def _article(self, topic: str) -> _Article:
         with self._lock:
@@ -105,30 +150,46 @@ class Retriever:
                 return article
         resolution = self.source.resolve(topic)
         passages = self.source.passages(resolution.title) if resolution.title else ()
-        article = _Article(resolution, passages)
+        indexed = tuple(passage.text for passage in passages)
+        if self.tokenize == "whitespace" and passages:
+            indexed = tuple(passage.text for passage in self.source.passages(resolution.title, markers=True))
+        article = _Article(resolution, passages, indexed, _TOKENS[self.tokenize], self.embedder)
         with self._lock:
             self._articles[topic] = article
             while len(self._articles) > _KEPT_ARTICLES:
                 self._articles.popitem(last=False)
         return article
 
-    def _select(self, article: _Article, topic: str, claim: str) -> tuple[Passage, ...]:
-        passages = article.passages
-        order = self._order(article, f"{topic} {claim.strip()}" if self.topic_in_query else claim)
-        if self.always_lead:
-            order = [0, *(position for position in order if position != 0)]
-        return tuple(passages[position] for position in order[: self.k])
-
-    def _order(self, article: _Article, query: str) -> list[int]:
-        if article.index is None:
-            with article.lock:
-                if article.index is None:
-                    article.index = ArticleIndex(
-                        [self._tokenize(passage.text) for passage in article.passages]
-                    )
-        return article.index.top(self._tokenize(query), self.k)
+    def _orders(self, article: _Article, queries: Sequence[str]) -> list[list[int]]:
+        """Positions of the article's passages for each query, best first; at least `k` of them."""
+        if self.embedder is None:
+            return [article.words.top(article.tokenize(query), self.k) for query in queries]
+        dense = [by_likeness(article.vectors, query) for query in self.embedder.encode(queries)]
+        if self.method == "embedding":
+            return dense
+        every = len(article.passages)
+        return [
+            fuse((article.words.top(article.tokenize(query), every), likest))
+            for query, likest in zip(queries, dense, strict=True)
+        ]
 
     def _searched(self, topic: str, claim: str) -> Evidence:
         # A claim may say "he": the topic's words have to be in the query too.
-        passages = self.source.search(f"{topic} {claim}", self.k)
+        query = f"{topic} {claim}".strip()
+        if self.embedder is None:
+            passages = self.source.search(query, self.k)
+        else:
+            passages = self._reranked(query, self.source.search(query, self.k * _CANDIDATES))
         return Evidence(passages, "search" if passages else "none")
+
+    def _reranked(self, query: str, passages: tuple[Passage, ...]) -> tuple[Passage, ...]:
+        """The `k` of the found passages that embeddings (with the search's own order, if hybrid) put first."""
+        if not passages:
+            return ()
+        assert self.embedder is not None
+        texts = [f"{passage.title} {passage.text}" for passage in passages]
+        vectors = self.embedder.encode([*texts, query])
+        order = by_likeness(vectors[:-1], vectors[-1])
+        if self.method == "hybrid":
+            order = fuse((range(len(passages)), order))
+        return tuple(passages[position] for position in order[: self.k])
