@@ -54,7 +54,7 @@ OCCUPATIONS = (
 BOOKS = (
     "Anchors", "Arrows", "Autumn", "Bells", "Bridges", "Candles", "Canyons", "Caravans", "Castles", "Clouds",
     "Comets", "Coral", "Crossroads", "Curtains", "Daggers", "Dawn", "Deserts", "Doorways", "Dust", "Echoes",
-    "Embers", "Feathers", "Fences", "Fog", "Fountains", "Frost", "Gardens", "Glaciers", "Harbours", "Harvest",
+    "Embers", "Feathers", "Fences", "Fog", "Fountains", "Frost", "Galaxies", "Glaciers", "Harbours", "Harvest",
     "Horizons", "Islands", "Kingdoms", "Ladders", "Lanterns", "Lighthouse", "Meadows", "Midnight", "Mirrors",
     "Monsoon", "Mountains", "Oceans", "Orchards", "Pearls", "Pebbles", "Pilgrims", "Prairie", "Ravens",
     "Rivers", "Roses", "Sails", "Shadows", "Silence", "Snowfall", "Starlight", "Storms", "Thunder", "Tides",
@@ -130,7 +130,7 @@ def build_schema(invented: dict[str, tuple[str, ...]], country_of: dict[str, str
     persons = (
         Attribute(
             "birth year", "persons", tuple(str(year) for year in range(1900, 1960)),
-            _person("{s} {be} born in {v}.", "{s} entered the world in {v}."),
+            _person("{s} {be} born in {v}.", "{s} {be} born during {v}."),
             ("The year of birth of {s} was {v}.", "The birth year of {s} is {v}."),
             "In what year was {s} born?",
         ),
@@ -180,9 +180,9 @@ def build_schema(invented: dict[str, tuple[str, ...]], country_of: dict[str, str
     medical = (
         Attribute(
             "year", "medical", tuple(str(year) for year in range(1830, 1890)),
-            _medical(("{s} {be} first described in {v}.", "{s} became known in {v}.")),
+            _medical(("{s} became known in {v}.", "{s} dates from {v}.")),
             ("The first description of {s} dates from {v}.", "The discovery of {s} took place in {v}."),
-            "In what year was {s} first described?",
+            "In what year did {s} become known?",
         ),
         Attribute(
             "discoverer", "medical", invented["discoverers"],
