@@ -72,6 +72,4 @@ def note(table: str, key: str) -> str:
 
 def order(models: list[str]) -> list[str]:
     """Models in the paper's order; others follow as they came."""
-    return sorted(
-        models, key=lambda name: MODEL_ORDER.index(name) if name in MODEL_ORDER else len(MODEL_ORDER)
-    )
+    return sorted(models, key=lambda name: MODEL_ORDER.index(name) if name in MODEL_ORDER else len(MODEL_ORDER))
