@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from harness import __version__
-from harness.errors import UserError
 
 app = typer.Typer(
     name="harness",
@@ -122,7 +121,7 @@ def run(
     if as_json:
         typer.echo((folder.path / "metrics.json").read_text(encoding="utf-8"), nl=False)
         return
-    out_console = Console()
+    out_console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in leaderboard.tables(result.summary):
         out_console.print(table)
     out_console.print(f"{result.seconds:.0f} s. Everything is in {folder.path}/", highlight=False, soft_wrap=True)
@@ -205,7 +204,10 @@ def main(arguments: list[str] | None = None) -> Any:
     """Entry point: what the user can mend ends in one message and exit status 2."""
     try:
         return app(args=arguments)
-    except UserError as error:
+    except ValueError as error:
+        # Every floor's own ValueErrors are for users; one from elsewhere is a fault in the code.
+        if type(error).__module__.split(".")[0] not in ("harness", "factscore_mod", "baselines", "train"):
+            raise
         typer.echo(f"harness: {error}" if "\n" not in str(error) else f"harness:\n{error}", err=True)
     sys.exit(2)
 

@@ -86,6 +86,7 @@ def run_jobs(jobs: Iterable[Job], workers: int, listen: Listener) -> None:
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a worker loads torch; two threads fight over a core
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # workers' own bars would tear the display
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     pool = ProcessPoolExecutor(

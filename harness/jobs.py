@@ -56,11 +56,12 @@ class PretrainBase:
 
     def run(self, out: Path, report: Report) -> None:
         """Raises BaseRejected where the base does not know the head better than the tail."""
-        from harness.data.miniature import BaseConfig, WorldConfig, pretrain_base
+        from harness.data.miniature_base import BaseConfig, pretrain_base
+        from harness.data.miniature_world import WorldConfig
 
         pretrain_base(
-            WorldConfig(**self.world),
-            BaseConfig(**self.settings),
+            WorldConfig.from_dict(self.world),
+            BaseConfig.from_dict(self.settings),
             self.world_seed,
             self.base_seed,
             out,

@@ -23,8 +23,9 @@ from harness.registry import METHODS, TASKS, ModelSpec, Suite, Task
 from train.rows import TaskData
 from train.stages import Stage
 
-# Raise when a change to the code changes what a generation is for equal inputs.
+# Raise one of these when a change to the code changes what it makes of equal inputs.
 GENERATION_FORMAT = 1
+BASE_FORMAT = 1
 SCORE_FORMAT = 1
 
 
@@ -95,7 +96,7 @@ def make_source(options: RunOptions, world: int) -> Source:
     if section.kind == "miniature":
         from harness.data.miniature import MiniatureSource, WorldConfig
 
-        return MiniatureSource(WorldConfig(**section.world), options.seed + world)
+        return MiniatureSource(WorldConfig.from_dict(section.world), options.seed + world)
     if options.data is not None:
         from harness.data.local import LocalSource
 
@@ -148,11 +149,11 @@ def _base(options: RunOptions, world: int) -> tuple[Job | None, Path, str]:
         world_config = options.preset.source.world
         world_seed = options.seed + world
         base_seed = (options.base_seed if options.base_seed is not None else options.seed) + world
-        from harness.data.miniature import BASE_FORMAT, BaseConfig, WorldConfig
+        from harness.data.miniature_base import BaseConfig
+        from harness.data.miniature_world import WorldConfig
 
-        key = digest(
-            ["base", BASE_FORMAT, WorldConfig(**world_config), BaseConfig(**section.settings), world_seed, base_seed]
-        )
+        world_made, base_made = WorldConfig.from_dict(world_config), BaseConfig.from_dict(section.settings)
+        key = digest(["base", BASE_FORMAT, world_made, base_made, world_seed, base_seed])
         out = home() / "bases" / key[:32]
         payload = PretrainBase(world_config, section.settings, world_seed, base_seed)
         return Job(key, "base", f"world {world}: pre-train the base", out, payload), out, key
