@@ -144,9 +144,15 @@ def table(run: RunSummary) -> Table:
     return outer
 
 
+#: Short headers, so that a table fits into 80 columns.
 _ON_TERMINAL = {
-    "longform": ("claims", "response_rate", "unparsed_rate"),
-    "short_qa": ("accuracy[bridge]", "accuracy[comparison]", "token_match", "abstention_rate"),
+    "claims": "claims",
+    "response_rate": "resp. %",
+    "unparsed_rate": "unp. %",
+    "accuracy[bridge]": "bridge %",
+    "accuracy[comparison]": "comp. %",
+    "token_match": "token match",
+    "abstention_rate": "abst. %",
 }
 
 
@@ -155,20 +161,28 @@ def _rich_table(task: TaskSummary) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table(title=escape(task.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    made.add_column("rank", justify="right")
-    made.add_column("model", no_wrap=True)
-    made.add_column(escape(f"{grids.heading(task.headline)} [95 %]"), justify="right", no_wrap=True)
+    made = Table(
+        title=escape(task.title),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        padding=0,
+        pad_edge=False,
+    )
     against = {c.model: c for c in task.comparisons if c.metric == task.headline}
+    names = [name for name in grids.columns(task) if name in _ON_TERMINAL and name != task.headline]
+    if "accuracy[bridge]" in names:
+        names.remove("token_match")
+    made.add_column("#", justify="right", no_wrap=True)
+    made.add_column("model", no_wrap=True)
+    made.add_column(escape(grids.heading(task.headline).replace(", ", " ") + " [95 %]"), justify="right", no_wrap=True)
     if against:
-        baseline = next(iter(against.values())).baseline
-        made.add_column(f"vs {escape(baseline)}, p (Holm)", justify="right", no_wrap=True)
-    names = [n for n in grids.columns(task) if n in _ON_TERMINAL[task.family] and n != task.headline]
+        made.add_column(escape(f"vs {next(iter(against.values())).baseline}, p"), justify="right", no_wrap=True)
     for name in names:
-        made.add_column(escape(grids.heading(name)), justify="right")
+        made.add_column(_ON_TERMINAL[name].replace(" ", "\n"), justify="right", no_wrap=True)
     if task.published:
-        made.add_column("paper (8B)", justify="right", style="dim")
-    made.add_column("n", justify="right")
+        made.add_column("paper\n(8B)", justify="right", style="dim", no_wrap=True)
+    made.add_column("n", justify="right", no_wrap=True)
     best = min(task.ranks.values(), default=0)
     for model, estimates in task.models.items():
         row = [str(task.ranks.get(model, grids.EMPTY)), escape(model)]
