@@ -172,6 +172,12 @@ class KnowledgeSource:
         fingerprint = _sampled_hash(path, table)
         return cls(path, quoted, "title, coalesce(text, ''), NULL", None, fingerprint, count)
 
+    def __enter__(self) -> KnowledgeSource:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let go of this thread's connections; a later look-up opens them again."""
         self._text.close()

@@ -58,11 +58,11 @@ class Batch:
 
 def connect(partial: Path) -> sqlite3.Connection:
     """Open a file that is being built, locked against any other builder until it is closed."""
-    connection = sqlite3.connect(partial, isolation_level=None, timeout=10.0, check_same_thread=False)
+    connection = sqlite3.connect(partial, isolation_level=None, timeout=2.0, check_same_thread=False)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA page_size = 8192")
-        connection.execute("PRAGMA journal_mode = TRUNCATE")
+        connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute("BEGIN EXCLUSIVE")
