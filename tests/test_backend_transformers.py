@@ -22,9 +22,7 @@ from harness.backends.transformers import (
 )
 
 WORDS = 120
-REQUESTS = [
-    Request(f"r{i}", " ".join(f"w{(7 * i + 3 * j) % WORDS}" for j in range(1 + i % 5))) for i in range(11)
-]
+REQUESTS = [Request(f"r{i}", " ".join(f"w{(7 * i + 3 * j) % WORDS}" for j in range(1 + i % 5))) for i in range(11)]
 
 
 def save_base(folder: Path, seed: int = 0, context: int = 64) -> Path:
@@ -81,9 +79,7 @@ def reference(base: Path, prompt: str, new_tokens: int) -> list[int]:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_padded_batch_equals_each_prompt_alone_in_transformers_own_generate(
-    base: Path, attention: str
-) -> None:
+def test_a_padded_batch_equals_each_prompt_alone_in_transformers_own_generate(base: Path, attention: str) -> None:
     backend = TransformersBackend(base, batch_size=4, attention=attention)
     got = answers(backend, Decoding(max_new_tokens=12))
     assert sorted(got) == sorted(r.id for r in REQUESTS)
@@ -92,6 +88,22 @@ def test_a_padded_batch_equals_each_prompt_alone_in_transformers_own_generate(
         assert got[request.id].text.split() == [f"w{token - 4}" for token in expected if token >= 4]
         assert got[request.id].tokens == len(expected)
     assert backend.tokens_per_second > 0
+
+
+def test_a_beginning_that_all_prompts_share_is_read_once_and_changes_nothing(tmp_path: Path) -> None:
+    folder = save_base(tmp_path, context=128)
+    shots = " ".join(f"w{(5 * i) % WORDS}" for i in range(40))
+    requests = [Request(r.id, f"{shots} {r.prompt}") for r in REQUESTS]
+    backend = TransformersBackend(folder, batch_size=4)
+    batches = list(backend.generate(requests, Decoding(max_new_tokens=12)))
+    got = {g.id: g for batch in batches for g in batch}
+    for request in requests:
+        expected = reference(folder, request.prompt, 12)
+        assert got[request.id].text.split() == [f"w{token - 4}" for token in expected if token >= 4]
+    same = [Request("a", f"{shots} w1"), Request("b", f"{shots} w1")]
+    (pair,) = backend.generate(same, Decoding(max_new_tokens=12))
+    assert pair[0].text == pair[1].text == " ".join(f"w{t - 4}" for t in reference(folder, f"{shots} w1", 12))
+    assert list(backend.generate(requests, Decoding(max_new_tokens=12), done={g.id for g in batches[0]})) == batches[1:]
 
 
 def test_generation_ends_at_any_eos_of_the_generation_config(tmp_path: Path) -> None:
@@ -207,9 +219,7 @@ def test_an_adapter_that_does_not_fit_is_refused_by_name(base: Path, tmp_path: P
         (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     elif damage == "other base":
         wide = save_base(tmp_path / "wide")
-        config = LlamaConfig.from_pretrained(
-            wide, hidden_size=48, num_attention_heads=6, num_key_value_heads=2
-        )
+        config = LlamaConfig.from_pretrained(wide, hidden_size=48, num_attention_heads=6, num_key_value_heads=2)
         LlamaForCausalLM(config).save_pretrained(wide)
         save_adapter(wide, folder)
     else:
@@ -227,7 +237,7 @@ def test_prompts_that_do_not_fit_the_context_are_refused_and_answers_are_capped(
     backend = TransformersBackend(save_base(tmp_path, context=10))
     (capped,) = next(backend.generate([Request("a", "w1 w2 w3")], Decoding(max_new_tokens=50)))
     assert (capped.tokens, capped.finish) == (6, "length")
-    with pytest.raises(BackendError, match="context 10"):
+    with pytest.raises(BackendError, match="whose context is 10"):
         next(backend.generate([Request("a", "w1 " * 20)], Decoding(max_new_tokens=5)))
 
 

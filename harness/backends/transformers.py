@@ -29,6 +29,9 @@ Progress = Callable[[int, int, float], None]
 # Any text does: it only has to make the adapter's layers work.
 ADAPTER_CHECK_PROMPT = "Question: Who was Marie Curie?\nAnswer:"
 
+# A beginning that all prompts share (few-shot examples) is read once; below this many tokens that saves nothing.
+SHORTEST_PREFIX = 32
+
 # Finished rows leave a batch when so large a part of it is done that copying the cache pays for itself.
 SHRINK_BELOW = 0.75
 
@@ -37,7 +40,7 @@ class BackendError(UserError):
     """A base or an adapter cannot be used. The message names the folder and the remedy."""
 
 
-class AdapterInert(BackendError):  # noqa: N818 - a state that is reported, as in "adapter inert"
+class AdapterInert(BackendError):
     """An adapter that changes nothing: scoring it would report the base under the method's name."""
 
 
@@ -68,6 +71,14 @@ class Generation:
     text: str
     tokens: int
     finish: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """The key-value cache of a beginning that prompts share, for one row; `length` is in tokens."""
+
+    length: int
+    cache: Any
 
 
 class TransformersBackend:
@@ -148,10 +159,11 @@ class TransformersBackend:
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         opened = [batch for batch in batches if any(requests[i].id not in done for i in batch)]
         model = self._with_adapter(adapter)
+        prefix = self._read_prefix(model, encoded)
         finished = len(requests) - sum(len(batch) for batch in opened)
         for batch in opened:
             started = time.perf_counter()
-            answers = self._greedy(model, [encoded[i] for i in batch], decoding)
+            answers = self._greedy(model, [encoded[i] for i in batch], decoding, prefix)
             self._seconds += time.perf_counter() - started
             generations = [
                 self._finish(requests[i].id, ids, reason, decoding)
@@ -173,9 +185,7 @@ class TransformersBackend:
             raise BackendError(f"request {request.id!r} has an empty prompt")
         return ids
 
-    def _finish(
-        self, id_: str, ids: list[int], reason: Literal["stop", "length"], decoding: Decoding
-    ) -> Generation:
+    def _finish(self, id_: str, ids: list[int], reason: Literal["stop", "length"], decoding: Decoding) -> Generation:
         text = self._text(ids)
         cuts = [at for at in (text.find(stop) for stop in decoding.stop) if at >= 0]
         if cuts:
@@ -188,8 +198,25 @@ class TransformersBackend:
 
     # --- the loop ----------------------------------------------------------------------------------------
 
+    def _read_prefix(self, model: Any, prompts: list[list[int]]) -> _Prefix:
+        """The cache of the tokens that all prompts begin with, always leaving each prompt a token of its own."""
+        import torch
+        from transformers import DynamicCache
+
+        length = min(_shared_length(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
+        cache = DynamicCache(config=model.config)
+        if length < SHORTEST_PREFIX:
+            return _Prefix(0, cache)
+        self._check_context(length)
+        started = time.perf_counter()
+        with torch.inference_mode():
+            ids = torch.tensor([prompts[0][:length]], device=model.device)
+            model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        self._seconds += time.perf_counter() - started
+        return _Prefix(length, cache)
+
     def _greedy(
-        self, model: Any, prompts: list[list[int]], decoding: Decoding
+        self, model: Any, prompts: list[list[int]], decoding: Decoding, prefix: _Prefix
     ) -> list[tuple[list[int], Literal["stop", "length"]]]:
         """New token ids (without EOS) and the reason of ending, for each prompt of one batch.
 
@@ -197,29 +224,29 @@ class TransformersBackend:
         no sampling defaults from the model's folder, and spends 10 to 20 percent less on small models.
         """
         import torch
-        from transformers import DynamicCache
 
         rows, width = len(prompts), max(map(len, prompts))
+        self._check_context(width)
         steps = min(decoding.max_new_tokens, self._context - width)
-        if steps < 1:
-            raise BackendError(
-                f"a prompt of {width} tokens does not fit {self.base_dir}: context {self._context}"
-            )
         eos = self._eos_ids
         ids = torch.full((rows, width), self._pad_id, dtype=torch.long)
         mask = torch.ones((rows, width + steps), dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, : width - len(prompt)] = 0
-        ids, mask = ids.to(model.device), mask.to(model.device)
-        positions = (mask[:, :width].cumsum(-1) - 1).clamp(min=0)
+            # The padding stands between the shared prefix, which is in the cache already, and the rest.
+            start = prefix.length + width - len(prompt)
+            ids[row, start:] = torch.tensor(prompt[prefix.length :])
+            mask[row, prefix.length : start] = 0
+        ids, mask = ids[:, prefix.length :].to(model.device), mask.to(model.device)
+        positions = (mask[:, :width].cumsum(-1) - 1).clamp(min=0)[:, prefix.length :]
 
         written: list[list[int]] = [[] for _ in prompts]
         reasons: list[Literal["stop", "length"]] = ["length"] * rows
         alive = list(range(rows))  # the prompt that each row of the tensors belongs to
         ended: set[int] = set()
-        cache = DynamicCache(config=model.config)
+        cache = deepcopy(prefix.cache)
         with torch.inference_mode():
+            if prefix.length:
+                cache.batch_repeat_interleave(rows)
             for step in range(steps):
                 logits = model(
                     input_ids=ids,
@@ -253,6 +280,12 @@ class TransformersBackend:
                     alive = [alive[i] for i in keep]
         return list(zip(written, reasons, strict=True))
 
+    def _check_context(self, tokens: int) -> None:
+        if tokens >= self._context:
+            raise BackendError(
+                f"a prompt of {tokens} tokens does not fit {self.base_dir}, whose context is {self._context}"
+            )
+
     # --- the model ---------------------------------------------------------------------------------------
 
     @cached_property
@@ -264,9 +297,7 @@ class TransformersBackend:
         device = ("cuda" if gpu else "cpu") if self._device == "auto" else self._device
         if self._dtype != "auto":
             if not isinstance(getattr(torch, self._dtype, None), torch.dtype):
-                raise BackendError(
-                    f"dtype '{self._dtype}' is unknown; use auto, float32, bfloat16 or float16"
-                )
+                raise BackendError(f"dtype '{self._dtype}' is unknown; use auto, float32, bfloat16 or float16")
             return device, self._dtype
         if not device.startswith("cuda"):
             return device, "float32"
@@ -285,8 +316,10 @@ class TransformersBackend:
     def _base(self) -> Any:
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
         device, dtype = self._placement
+        logging.disable_progress_bar()
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 self.base_dir,
@@ -347,6 +380,12 @@ class TransformersBackend:
         return logits
 
 
+def _shared_length(first: list[int], second: list[int]) -> int:
+    """How many tokens two lists begin with in common. Of the least and the greatest list it is that of all."""
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+
+
 def load_adapter(base: Any, adapter: Path) -> Any:
     """A copy of `base` with a peft adapter: merged where the base is fp32, else kept apart and in fp32.
 
@@ -358,9 +397,7 @@ def load_adapter(base: Any, adapter: Path) -> Any:
 
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (adapter / name).is_file():
-            raise BackendError(
-                f"{adapter}: no {name} there; give the folder of a peft adapter in safetensors"
-            )
+            raise BackendError(f"{adapter}: no {name} there; give the folder of a peft adapter in safetensors")
     merge = base.dtype == torch.float32
     try:
         with warnings.catch_warnings():
