@@ -104,7 +104,7 @@ def draw(curves: Mapping[str, Mapping[str, Curve]], *, titles: Mapping[str, str]
     axes = figure.subplots(1, len(tasks), squeeze=False)[0]
     for panel, task in zip(axes, tasks, strict=True):
         _panel(panel, curves[task])
-        panel.set_title(titles.get(task, task.capitalize()))
+        panel.set_title(titles.get(task, task.capitalize()), loc="left")
     axes[0].set_ylabel("accuracy of the claims kept, %\n(mean over answers)")
     figure.supxlabel("claims kept of every answer: its first k", fontsize=8.5, color="#222222")
     worlds = max(p.accuracy.worlds for task in tasks for c in curves[task].values() for p in c.points)
