@@ -11,15 +11,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.backends.transformers import (
-    AdapterInert,
-    BackendError,
     Decoding,
     Generation,
     Request,
     TransformersBackend,
-    base_fingerprint,
     open_backend,
 )
+from harness.backends.weights import AdapterInert, BackendError, base_fingerprint, load_adapter
 
 WORDS = 120
 REQUESTS = [Request(f"r{i}", " ".join(f"w{(7 * i + 3 * j) % WORDS}" for j in range(1 + i % 5))) for i in range(11)]
@@ -166,8 +164,6 @@ def test_an_adapter_changes_the_answers_and_leaves_the_base_as_it_was(base: Path
 def test_a_merged_adapter_has_the_logits_of_the_unmerged_one(base: Path, adapter: Path) -> None:
     from peft import PeftModel
 
-    from harness.backends.transformers import load_adapter
-
     plain = AutoModelForCausalLM.from_pretrained(base)
     ids = torch.tensor([[0, 10, 20, 30]])
     with torch.inference_mode():
@@ -177,8 +173,6 @@ def test_a_merged_adapter_has_the_logits_of_the_unmerged_one(base: Path, adapter
 
 
 def test_an_adapter_on_a_bf16_base_stays_apart_in_fp32(base: Path, adapter: Path) -> None:
-    from harness.backends.transformers import load_adapter
-
     model = load_adapter(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16), adapter)
     weights = {name: p.dtype for name, p in model.named_parameters()}
     assert {dtype for name, dtype in weights.items() if "lora_" in name} == {torch.float32}
