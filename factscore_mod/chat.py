@@ -104,6 +104,7 @@ class Ledger:
 
     `sent` counts requests that were answered now, `cached` replies that were not asked for again. In a `dry`
     ledger nothing is sent or stored: replies that are missing are made up, and `plans` adds up their cost.
+    Finished responses from the cache are planned as the stage `finished`.
     """
 
     cache: ReplyCache | None = None
@@ -120,7 +121,7 @@ class Ledger:
     def count_stored(self, usage: Usage) -> None:
         """Note that a finished response was taken from the cache, with all its calls."""
         self.cached += usage.calls
-        self.plans["stored"].cached_calls += usage.calls
+        self.plans["finished"].cached_calls += usage.calls
 
 
 class Chat:
@@ -143,6 +144,7 @@ class Chat:
         key = cache_key("reply", self.engine.model, self.engine.settings, asdict(ask))
         stored = self._stored(key)
         if stored is not None:
+            self.ledger.plans[ask.stage].cached_calls += stored[1].calls
             return stored
         if self.ledger.dry:
             return self._pretend(ask)

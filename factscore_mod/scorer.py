@@ -28,6 +28,7 @@ from factscore_mod.abstain import is_abstention
 from factscore_mod.budget import Budget, BudgetReached
 from factscore_mod.cache import ReplyCache, cache_key
 from factscore_mod.chat import Ledger
+from factscore_mod.cost import PriceTable
 from factscore_mod.inputs import Generation
 from factscore_mod.judges import DecompositionFailed, Judge, JudgeOptions, make_judge
 from factscore_mod.knowledge import KnowledgeSource
@@ -64,6 +65,7 @@ class FactScorer:
     cache: a file for replies and finished responses; `None` keeps nothing.
     budget: limits on calls and money; reaching one raises BudgetReached after what is finished was handed
         over.
+    prices: for `budget` and for the cost in the results. dry: send nothing, make replies up, add up the cost.
     retrieval: the retriever's method. splitter: of sentences. window: responses in progress at once.
     """
 
@@ -78,6 +80,7 @@ class FactScorer:
         cache: Path | ReplyCache | None = None,
         options: JudgeOptions | None = None,
         budget: Budget | None = None,
+        prices: PriceTable | None = None,
         retrieval: Method = "bm25",
         splitter: Splitter = "nupunkt",
         window: int = 256,
@@ -97,7 +100,7 @@ class FactScorer:
             tokenize=self.profile.query_words,
         )
         self.cache = ReplyCache(cache) if isinstance(cache, (str, Path)) else cache
-        self.ledger = Ledger(cache=self.cache, budget=budget or Budget(), dry=dry)
+        self.ledger = Ledger(self.cache, budget or Budget(), prices or PriceTable(), dry=dry)
         if isinstance(judge, Judge):
             self.judge = judge
         else:

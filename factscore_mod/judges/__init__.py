@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from factscore_mod.judges.base import DecompositionFailed, Judge, JudgeError, JudgeOptions
@@ -45,6 +46,8 @@ def make_judge(
     `ledger` holds the reply cache and the budget. Raises JudgeError for an unknown name or an incomplete one.
     """
     options = options or JudgeOptions()
+    if ledger is not None and ledger.dry:
+        options = replace(options, api_key=options.api_key or "not needed for a dry run")
     first = decomposer if decomposer is not None else judge
     second = verifier if verifier is not None else judge
     if isinstance(first, str) and first.startswith("nli:"):

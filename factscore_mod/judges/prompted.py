@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -294,8 +294,12 @@ def _union(evidence: Iterable[Evidence]) -> tuple[Passage, ...]:
 
 
 def _fence_passages(passages: Sequence[Passage]) -> str:
-    lines = [f"[{neutralise(p.title)}] {neutralise(p.text)}" for p in passages]
-    return fence("PASSAGES", *(lines or ["(nothing was found)"]))
+    return fence("PASSAGES", *(map(_passage_line, passages) if passages else ["(nothing was found)"]))
+
+
+@lru_cache(maxsize=4096)
+def _passage_line(passage: Passage) -> str:
+    return f"[{neutralise(passage.title)}] {neutralise(passage.text)}"
 
 
 @cache
