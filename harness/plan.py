@@ -188,7 +188,7 @@ def weights_fingerprint(folder: Path) -> str:
     """Hash of a model folder's weights, configuration and tokenizer; UserError if it is no model folder."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json: it is not a model folder; give another with --base")
-    from harness.backends.transformers import base_fingerprint
+    from harness.backends.weights import base_fingerprint
 
     return base_fingerprint(folder)
 
