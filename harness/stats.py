@@ -249,20 +249,11 @@ def ranks(names: Sequence[str], samples: Sequence[Sample], level: float = LEVEL)
 
 def minimal_detectable_difference(se: float, df: int, power: float = 0.8, level: float = LEVEL) -> float:
     """The true difference that a two-sided t-test with this standard error finds with probability `power`."""
-    from scipy.optimize import brentq
-    from scipy.special import nctdtr
+    from scipy.special import nctdtrinc
 
-    if se == 0:
-        return 0.0
     critical = t_quantile(0.5 + level / 2, df)
-
-    def missing(shift: float) -> float:
-        return float(nctdtr(df, shift, critical)) - (1 - power)
-
-    high = 2.0
-    while missing(high) > 0 and high < 1e3:
-        high *= 2
-    return float(brentq(missing, 0.0, high)) * se
+    # The noncentrality that puts 1 - power of the distribution below the critical value.
+    return float(nctdtrinc(df, 1 - power, critical)) * se
 
 
 # --- distributions ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from harness import stats
-from harness.metrics.longform import LongformScore
+from harness.metrics.longform import Curve, LongformScore
 from harness.metrics.short_qa import QaScore
 
 S = TypeVar("S", QaScore, LongformScore)
@@ -75,7 +75,7 @@ class TaskSummary:
     """All numbers of one task. `models` and `titles` are in the order of the table.
 
     `exclusions` maps the models without a row to the reason; `published` names the table and the columns of
-    the paper's figures, as `Task.published` does.
+    the paper's figures, as `Task.published` does. `curves` are of long answers only.
     """
 
     name: str
@@ -88,6 +88,7 @@ class TaskSummary:
     ranks: Mapping[str, int] = field(default_factory=dict)
     exclusions: Mapping[str, str] = field(default_factory=dict)
     published: tuple[str, ...] = ()
+    curves: Mapping[str, Curve] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +143,7 @@ class Metric(Generic[S]):
     def estimate(self, scores: Sequence[S]) -> Estimate:
         """The number, its interval and its denominator."""
         r = stats.ratio(self.sample(scores), share=self.share)
-        return Estimate(
-            r.value, r.low, r.high, r.n, r.clusters, self.unit, self.of, r.method, r.worlds, r.per_world
-        )
+        return Estimate(r.value, r.low, r.high, r.n, r.clusters, self.unit, self.of, r.method, r.worlds, r.per_world)
 
 
 def short_qa_metrics(kinds: Sequence[str] = ()) -> tuple[Metric[QaScore], ...]:
@@ -269,9 +268,7 @@ def rank_models(scores: Mapping[str, Sequence[S]], metric: Metric[S]) -> dict[st
     return stats.ranks(list(aligned), [metric.sample(group) for group in aligned.values()])
 
 
-def _compare(
-    scores: Mapping[str, Sequence[S]], baseline: str, metrics: Sequence[Metric[S]]
-) -> tuple[Comparison, ...]:
+def _compare(scores: Mapping[str, Sequence[S]], baseline: str, metrics: Sequence[Metric[S]]) -> tuple[Comparison, ...]:
     aligned = _align(scores)
     result: list[Comparison] = []
     for metric in metrics:
@@ -297,9 +294,7 @@ def _compare(
 def _discordant(first: stats.Sample, second: stats.Sample) -> tuple[int | None, int | None, float | None]:
     """Discordant counts and McNemar's p-value where every score is a plain right or wrong."""
     for sample in (first, second):
-        if not (
-            (sample.denominator == 1).all() and ((sample.numerator == 0) | (sample.numerator == 1)).all()
-        ):
+        if not ((sample.denominator == 1).all() and ((sample.numerator == 0) | (sample.numerator == 1)).all()):
             return None, None, None
     better = int((first.numerator > second.numerator).sum())
     worse = int((first.numerator < second.numerator).sum())

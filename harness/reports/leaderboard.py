@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness import published
-from harness.metrics.longform import LongformScore
+from harness.metrics.longform import Curve, LongformScore, curve
 from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import (
     COMPARED,
@@ -42,6 +42,7 @@ def make_summary(
     metadata: Mapping[str, Any],
     context: Mapping[str, Any],
     baseline: str = "sft",
+    curve_claims: int | None = None,
 ) -> RunSummary:
     """Put the numbers of a run in order and compare its models.
 
@@ -60,11 +61,13 @@ def make_summary(
             metrics = (suite.headline, *metrics)
         comparisons: tuple[Comparison, ...] = ()
         ranks: dict[str, int] = {}
+        curves: dict[str, Curve] = {}
         if task.metric == "longform" and names:
             long = {name: longform[task.name, name] for name in names}
             comparisons = compare_longform(long, against, metrics, suite.f1_k)
             headline = {m.name: m for m in longform_metrics(suite.f1_k)}[suite.headline]
             ranks = rank_models(long, headline)
+            curves = {name: curve(scores, curve_claims) for name, scores in long.items()} if curve_claims else {}
         elif names:
             short = {name: qa[task.name, name] for name in names}
             comparisons = compare_short_qa(short, against, metrics)
@@ -85,6 +88,7 @@ def make_summary(
                     if name not in rows and (task.name, name) in exclusions
                 },
                 published=task.published,
+                curves=curves,
             )
         )
     return RunSummary(suite.title, dict(metadata), tuple(summaries), dict(context))
