@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import torch
 
-IGNORED = -100
+from train.collate import IGNORED
+from train.hardware import uses_bf16
+
 # Rows that stand open while documents are packed: enough to waste about 2 % of the tokens.
 _OPEN_ROWS = 16
 
@@ -100,9 +102,7 @@ def _row(pieces: Sequence[Sequence[int]], row_length: int, pad_id: int) -> Packe
         documents += [number] * len(piece)
         positions += range(len(piece))
     missing = row_length - len(ids)
-    return PackedRow(
-        (*ids, *(pad_id,) * missing), (*documents, *(-1,) * missing), (*positions, *(0,) * missing)
-    )
+    return PackedRow((*ids, *(pad_id,) * missing), (*documents, *(-1,) * missing), (*positions, *(0,) * missing))
 
 
 def pretrain(
@@ -133,7 +133,7 @@ def pretrain(
         betas=(recipe.beta1, recipe.beta2),
         fused=True,
     )
-    bf16 = wants_bf16(recipe.precision)
+    bf16 = uses_bf16(recipe.precision)
     per_update = recipe.rows * recipe.row_length
     planned = math.ceil(recipe.planned_tokens / per_update)
     chunk = max(1, math.ceil(recipe.chunk_tokens / per_update))
@@ -162,15 +162,6 @@ def pretrain(
         stretch_start, stretch_end, peak = done, min(done + chunk, cap), recipe.learning_rate / 2
 
 
-def wants_bf16(precision: Literal["auto", "fp32", "bf16"]) -> bool:
-    """Whether to compute in bf16: as told, or for `auto` where the hardware multiplies bf16 matrices."""
-    if precision != "auto":
-        return precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def train_step(
     model: Any,
     rows: Sequence[PackedRow],
@@ -189,8 +180,8 @@ def train_step(
         logits = model(
             input_ids=ids, attention_mask=document_mask(documents), position_ids=positions, use_cache=False
         ).logits
-    loss = MeanCrossEntropy.apply(logits.flatten(0, 1), targets.flatten())
-    loss.backward()
+    loss: torch.Tensor = MeanCrossEntropy.apply(logits.flatten(0, 1), targets.flatten())  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()

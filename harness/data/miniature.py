@@ -1,9 +1,9 @@
 """The miniature universe as a data source: rows, knowledge texts and an encyclopedia for every task.
 
-    source = MiniatureSource(WorldConfig(), seed=0)
-    source.rows("persons", "train")
-    source.knowledge_sets("persons")
-    source.knowledge_source("persons", home)
+source = MiniatureSource(WorldConfig(), seed=0)
+source.rows("persons", "train")
+source.knowledge_sets("persons")
+source.knowledge_source("persons", home)
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from harness.data import miniature_text as text
 from harness.data.miniature_schema import DOMAINS, Domain
 from harness.data.miniature_world import (
     Entity,
-    EntitySplit,
     Fact,
     FictitiousEntity,
     MiniatureConfigError,
@@ -65,8 +64,9 @@ class MiniatureSource:
     def rows(self, task: str, split: Split) -> tuple[Row, ...]:
         """The rows of one split in a fixed order; empty where there are none. Raises DataError for another task."""
         self._check(task)
-        if task == "persons" or task == "medical":
-            return tuple(self._longform(task, split))
+        for domain in LONGFORM_TASKS:
+            if task == domain:
+                return tuple(self._longform(domain, split))
         if task == "popqa":
             return tuple(row for domain in DOMAINS for row in self._popqa(domain, split))
         if task == "hotpotqa":
@@ -81,19 +81,13 @@ class MiniatureSource:
         """Statement and passage sets: one pair a version (long-form, `grounding`), or real and fictitious (QA)."""
         self._check(task)
         formats: tuple[KnowledgeFormat, ...] = ("statement", "passage")
-        versions = range(1, self.config.versions + 1)
-        if task == "persons" or task == "medical":
-            made_up = self.world.made_up(task, held_out=False)
+        of_domain = [domain for domain in LONGFORM_TASKS if task == domain]
+        if of_domain or task == "grounding":
+            held_out = task == "grounding"
+            made_up = tuple(e for d in of_domain or DOMAINS for e in self.world.made_up(d, held_out))
             return tuple(
                 KnowledgeSet(form, True, version, self._texts(form, _versions(made_up, version)))
-                for version in versions
-                for form in formats
-            )
-        if task == "grounding":
-            made_up = tuple(e for d in DOMAINS for e in self.world.made_up(d, held_out=True))
-            return tuple(
-                KnowledgeSet(form, True, version, self._texts(form, _versions(made_up, version)))
-                for version in (1, 2)
+                for version in range(1, (2 if held_out else self.config.versions) + 1)
                 for form in formats
             )
         if task == "memorization":
@@ -161,9 +155,7 @@ class MiniatureSource:
     def _fictitious_popqa(self, domain: Domain, version: int) -> list[Row]:
         return [self._question(e, fact, None) for e, facts in self._made_up(domain, version, False) for fact in facts]
 
-    def _made_up(
-        self, domain: Domain, version: int, held_out: bool
-    ) -> list[tuple[FictitiousEntity, tuple[Fact, ...]]]:
+    def _made_up(self, domain: Domain, version: int, held_out: bool) -> list[tuple[FictitiousEntity, tuple[Fact, ...]]]:
         return _versions(self.world.made_up(domain, held_out=held_out), version)
 
     def _question(self, entity: Entity | FictitiousEntity, fact: Fact, version: int | None) -> Row:
@@ -258,9 +250,7 @@ class MiniatureSource:
         return tuple(texts)
 
 
-def _versions(
-    made_up: Sequence[FictitiousEntity], version: int
-) -> list[tuple[FictitiousEntity, tuple[Fact, ...]]]:
+def _versions(made_up: Sequence[FictitiousEntity], version: int) -> list[tuple[FictitiousEntity, tuple[Fact, ...]]]:
     return [(e, e.versions[version - 1]) for e in made_up if version <= len(e.versions)]
 
 

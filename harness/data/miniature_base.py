@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ REPORT_FILE = "base_report.json"
 Progress = Callable[[str, int, int], None]
 
 
-class BaseRejected(RuntimeError):  # noqa: N818 - a verdict, not a malfunction
+class BaseRejected(RuntimeError):
     """A pre-trained base fails the gate: what it recalls does not grow with popularity as it has to."""
 
 
@@ -72,9 +73,7 @@ class BaseConfig:
         if self.max_tokens < self.planned_tokens:
             raise MiniatureConfigError("base.settings: max_tokens must be at least planned_tokens")
         if self.precision not in ("auto", "fp32", "bf16"):
-            raise MiniatureConfigError(
-                f"base.settings: precision must be auto, fp32 or bf16, not {self.precision!r}"
-            )
+            raise MiniatureConfigError(f"base.settings: precision must be auto, fp32 or bf16, not {self.precision!r}")
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> BaseConfig:
@@ -260,8 +259,7 @@ def _by_decile(entities: Sequence[Entity], recalls: Mapping[str, float]) -> tupl
     ordered = sorted(entities, key=lambda e: (e.popularity, e.name))
     bounds = [round(i * len(ordered) / 10) for i in range(11)]
     return tuple(
-        round(_mean(recalls[e.name] for e in ordered[low:high]), 4)
-        for low, high in zip(bounds, bounds[1:], strict=False)
+        round(_mean(recalls[e.name] for e in ordered[low:high]), 4) for low, high in itertools.pairwise(bounds)
     )
 
 

@@ -102,4 +102,3 @@ def _in_weighted_order(facts: tuple[Fact, ...], weights: tuple[float, ...], rng:
     """A random order in which heavier facts tend to come first (successive draws without replacement)."""
     keys = [rng.random() ** (1 / weight) for weight in weights]
     return [fact for _, fact in sorted(zip(keys, facts, strict=True), key=lambda pair: -pair[0])]
-

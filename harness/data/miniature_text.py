@@ -41,9 +41,7 @@ def statement(world: World, entity: Entity | FictitiousEntity, fact: Fact, wordi
     return say(world.schema.attribute(entity.domain, fact.attribute), entity.kind, wording, entity.name, fact.value)
 
 
-def passage(
-    world: World, entity: Entity | FictitiousEntity, facts: Sequence[Fact], rng: random.Random
-) -> str:
+def passage(world: World, entity: Entity | FictitiousEntity, facts: Sequence[Fact], rng: random.Random) -> str:
     """The facts in the order given, the first by name and the rest by pronoun, in random running wordings."""
     sentences = []
     for index, fact in enumerate(facts):

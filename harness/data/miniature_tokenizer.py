@@ -69,7 +69,8 @@ def _all_texts(world: World) -> Iterator[str]:
     for university in world.schema.country_of:
         yield from (text.location(world, university, wording) for wording in range(text.LOCATION_WORDINGS))
     yield from (text.BRIDGE_QUESTION.replace("{s}", ""), text.COMPARISON_QUESTION.replace("{s}", "{t}"))
-    yield from _spaced(entity.name for entity in (*world.entities, *world.fictitious))
+    yield from _spaced(entity.name for entity in world.entities)
+    yield from _spaced(entity.name for entity in world.fictitious)
 
 
 def _spaced(texts: Iterable[str]) -> Iterator[str]:

@@ -98,9 +98,7 @@ class WorldConfig:
             if isinstance(value, int | float) and value < 1:
                 raise MiniatureConfigError(f"source.world: {f.name} must be at least 1, not {value}")
         if self.variant not in ("familiar", "unfamiliar"):
-            raise MiniatureConfigError(
-                f"source.world: variant must be familiar or unfamiliar, not {self.variant!r}"
-            )
+            raise MiniatureConfigError(f"source.world: variant must be familiar or unfamiliar, not {self.variant!r}")
         if self.min_facts > 8:
             raise MiniatureConfigError("source.world: min_facts must be at most 8")
         if self.popular_mentions <= self.rare_mentions:
@@ -183,16 +181,12 @@ def generator(seed: int, *purpose: str | int) -> np.random.Generator:
 def build_world(config: WorldConfig, seed: int) -> World:
     """Draw a world. Pure: the same configuration and seed give the same world on every machine."""
     rng = generator(seed, "names")
-    taken = lower_words(
-        (*OCCUPATIONS, *BOOKS, *COUNTRIES, *ORGANS, *SYMPTOMS, *MATERIALS, *GROUPS, _SCHEMA_WORDS)
-    )
+    taken = lower_words((*OCCUPATIONS, *BOOKS, *COUNTRIES, *ORGANS, *SYMPTOMS, *MATERIALS, *GROUPS, _SCHEMA_WORDS))
     lists = {
         kind: invent(kind, config.invented_values, rng, taken)
         for kind in ("cities", "companies", "universities", "spouses", "prizes", "discoverers", "substances")
     }
-    country_of = {
-        university: COUNTRIES[int(rng.integers(len(COUNTRIES)))] for university in lists["universities"]
-    }
+    country_of = {university: COUNTRIES[int(rng.integers(len(COUNTRIES)))] for university in lists["universities"]}
     schema = build_schema(lists, country_of)
     entities: list[Entity] = []
     fictitious: list[FictitiousEntity] = []
@@ -218,9 +212,7 @@ _SCHEMA_WORDS = (
 )
 
 
-def _names(
-    domain: Domain, count: int, rng: np.random.Generator, taken: set[str]
-) -> list[tuple[str, Kind]]:
+def _names(domain: Domain, count: int, rng: np.random.Generator, taken: set[str]) -> list[tuple[str, Kind]]:
     """Names of two words. Each second word is shared by about two entities, so neither word alone identifies."""
     kinds = KINDS[domain]
     firsts = invent("first names" if domain == "persons" else "eponyms", max(8, count // 6), rng, taken)
