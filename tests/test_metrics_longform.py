@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factscore_mod import aggregate
 from factscore_mod.records import Claim, Evidence, Judgement, ScoredClaim, ScoredResponse, Verdict
 from harness.metrics import longform
 from harness.metrics.longform import LongformScore
@@ -76,21 +77,34 @@ def test_from_scored_keeps_the_order_of_the_claims() -> None:
 verdicts = st.lists(st.sampled_from(sorted(LETTERS)), max_size=8).map("".join)
 
 
+def scored_response(pattern: str, number: int = 0) -> ScoredResponse:
+    claims = tuple(ScoredClaim(Claim(c, 0), Evidence((), "none"), Judgement(LETTERS[c])) for c in pattern)
+    return ScoredResponse(str(number), "topic", "text", False, (), claims, "exact")
+
+
 @given(st.lists(verdicts, min_size=1, max_size=8), st.integers(1, 10))
-def test_curve_by_an_independent_count(patterns: list[str], max_k: int) -> None:
+def test_numbers_and_curve_by_another_implementation(patterns: list[str], max_k: int) -> None:
     scores = several(*patterns)
+    responses = [scored_response(pattern, i) for i, pattern in enumerate(patterns)]
+    numbers = summarise_longform(scores, [3])
+    for name, expected in {
+        "accuracy": aggregate.macro_accuracy(responses),
+        "accuracy_abstention_zero": aggregate.macro_accuracy(responses, "zero"),
+        "accuracy_micro": aggregate.micro_accuracy(responses),
+        "claims": aggregate.claims_per_response(responses),
+        "response_rate": aggregate.response_rate(responses),
+        "unparsed_rate": aggregate.verdict_rate(responses, "unparsed"),
+        "f1_at_3": aggregate.mean_f1_at_k(responses, 3),
+    }.items():
+        assert numbers[name].value == (None if expected is None else pytest.approx(expected)), name
     curve = longform.curve(scores, max_k)
-    filled = [p for p in patterns if p]
-    assert len(curve.points) == min(max_k, max(map(len, filled), default=0))
+    judged = [p.count("s") + p.count("n") for p in patterns]
+    assert [point.k for point in curve.points] == list(range(1, min(max_k, max(judged)) + 1))
     for point in curve.points:
-        cut = [p[: point.k] for p in filled]
-        shares = [c.count("s") / (c.count("s") + c.count("n")) for c in cut if "s" in c or "n" in c]
-        if shares:
-            assert point.accuracy.value == pytest.approx(sum(shares) / len(shares))
-        else:
-            assert point.accuracy.value is None
-        assert point.claims == pytest.approx(sum(map(len, cut)) / len(cut))
-        assert point.reach == pytest.approx(sum(len(p) >= point.k for p in filled) / len(filled))
+        assert point.accuracy.value == pytest.approx(aggregate.macro_accuracy_over_first(responses, point.k))
+        assert point.accuracy.n == curve.responses == sum(n > 0 for n in judged)
+        assert point.claims == pytest.approx(sum(min(n, point.k) for n in judged) / curve.responses)
+        assert point.reach == pytest.approx(sum(n >= point.k for n in judged) / curve.responses)
 
 
 def test_the_curve_ends_at_the_headline() -> None:

@@ -38,10 +38,10 @@ class LongformScore:
         return self.supported + self.verdicts.count("not_supported")
 
     def precision(self, k: int | None = None) -> float | None:
-        """Supported share of the judged claims among the first k (all by default); None without any."""
-        first = self.verdicts if k is None else self.verdicts[:k]
-        supported, refuted = first.count("supported"), first.count("not_supported")
-        return supported / (supported + refuted) if supported + refuted else None
+        """Supported share of the first k judged claims (all by default); None without any."""
+        judged = [verdict == "supported" for verdict in self.verdicts if verdict in ("supported", "not_supported")]
+        first = judged[:k]
+        return sum(first) / len(first) if first else None
 
     def f1_at(self, k: int) -> float:
         """F1@K of precision and of recall = min(supported / K, 1); 0 without a supported claim.
@@ -70,10 +70,10 @@ def from_scored(scored: ScoredResponse, item: Item, response: Response, world: i
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Accuracy when every response is cut after its first `k` claims.
+    """Accuracy when every response is cut after its first `k` judged claims.
 
-    `claims` is the mean number of claims that are left of a responding answer, `reach` the share of
-    responding answers that have k claims or more.
+    `claims` is the mean number of judged claims that are left of a response, `reach` the share of responses that
+    have k of them or more.
     """
 
     k: int
@@ -86,36 +86,26 @@ class CurvePoint:
 class Curve:
     """Accuracy against the number of claims kept, by truncation: nothing is generated anew.
 
-    The accuracy at k is the mean, over responses with a judged claim among their first k, of the supported
-    share of those claims; a response with fewer than k claims is kept whole. The last point therefore
-    approaches the headline accuracy. Intervals are those of `stats.ratio`, point by point.
+    The accuracy at k is the mean, over the `responses` with a judged claim, of the supported share of the first k
+    judged claims; a response with fewer is kept whole. Every point is over the same responses, and the last one
+    is the headline accuracy. Intervals are those of `stats.ratio`, point by point.
     """
 
     points: tuple[CurvePoint, ...]
     responses: int
-
-    @property
-    def mean_claims(self) -> float:
-        """Mean number of claims kept at the last point."""
-        return self.points[-1].claims if self.points else 0.0
 
 
 def curve(scored: Sequence[LongformScore], max_k: int) -> Curve:
     """The curve for k = 1 .. max_k, ending at the longest response; ValueError unless max_k >= 1."""
     if max_k < 1:
         raise ValueError(f"a curve needs max_k >= 1, not {max_k}")
-    responding = [s for s in scored if s.responds]
-    longest = max((len(s.verdicts) for s in responding), default=0)
+    kept = [s for s in scored if s.judged]
+    lengths = [s.judged for s in kept]
     points = []
-    for k in range(1, min(max_k, longest) + 1):
-        precisions = [s.precision(k) for s in responding]
-        sample = Sample.of(
-            [p or 0.0 for p in precisions],
-            [float(p is not None) for p in precisions],
-            [s.subject for s in responding],
-            [s.world for s in responding],
-        )
-        kept = sum(min(k, len(s.verdicts)) for s in responding) / len(responding)
-        reach = sum(len(s.verdicts) >= k for s in responding) / len(responding)
-        points.append(CurvePoint(k, ratio(sample), kept, reach))
-    return Curve(tuple(points), len(responding))
+    for k in range(1, min(max_k, max(lengths, default=0)) + 1):
+        precisions = [s.precision(k) or 0.0 for s in kept]
+        accuracy = ratio(Sample.of(precisions, None, [s.subject for s in kept], [s.world for s in kept]))
+        claims = sum(min(k, length) for length in lengths) / len(kept)
+        reach = sum(length >= k for length in lengths) / len(kept)
+        points.append(CurvePoint(k, accuracy, claims, reach))
+    return Curve(tuple(points), len(kept))

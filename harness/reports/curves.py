@@ -35,7 +35,7 @@ REACH = 0.5
 #: The axis ends where fewer than this share of any model's answers reach.
 _TAIL = 0.05
 _NOTE = (
-    "Every answer is cut after its first k claims; shorter ones are kept whole. Dot: half of the model's answers "
+    "Every answer is cut after its first k judged claims; shorter ones are kept whole. Dot: half of the model's answers "
     "have that many claims;\ndashed: fewer have. Bands: 95 %, clustered by entity{worlds}."
 )
 
