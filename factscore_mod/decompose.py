@@ -57,7 +57,8 @@ _RELATIVE = re.compile(r",\s+(?:who|which)\s+(?P<body>[^,]+(?:, \d{4})?)(?P<end>
 _APPOSITIVE = re.compile(r",\s+(?P<body>(?:an?|the|his|her|their)\s[^,]{3,80})(?P<end>,|$)")
 _PARTICIPLE = re.compile(r",\s+(?:(?:and|while|also)\s+)*(?P<verb>[a-z]{3,}ing)\s(?P<rest>[^;]+)$")
 _NOT_PARTICIPLES = frozenset(["including", "during", "being", "following", "according", "regarding", "having"])
-_LIST_HEADS = frozenset({"including", "such", "like", "as"})
+# Words that leave nothing to verify once a phrase of time is taken away from behind them.
+_EMPTY = AUXILIARIES | PREPOSITIONS | DETERMINERS | {"been", "first", "again", "up", "known", "took", "place"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +346,9 @@ def _times(predicate: str) -> list[str]:
     rest = re.sub(
         r"^((?:was|were|is) born|died), ", r"\1 ", predicate[: match.start()] + predicate[match.end() :]
     )
-    if len(rest.split()) < 3:
-        return [predicate]
     life = re.match(r"(?:was|were|is) born\b|died\b", predicate)
-    return [rest, f"{life.group()} {match.group().strip(' ,')}" if life else predicate]
+    if not life and sum(not is_adverb(word) and word.lower() not in _EMPTY for word in rest.split()) < 2:
+        return [predicate]
+    if life:
+        return [*([rest] if rest.strip() != life.group() else []), f"{life.group()} {match.group().strip(' ,')}"]
+    return [rest, predicate]

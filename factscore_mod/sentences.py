@@ -18,6 +18,17 @@ Splitter = Literal["nupunkt", "punkt"]
 _LINE = re.compile(r"[^\n\r\u2028\u2029]+")
 _LIST_MARKER = re.compile(r"\s*(?:[-*\u2022\u2013]\s+|#{1,6}\s+|\(?\d{1,2}[.)]\s+(?=\S))")
 _HAS_WORD = re.compile(r"\w")
+# nupunkt's learnt list of abbreviations holds ordinary words ("carpenter", "mason"), after which it never ends a
+# sentence. A long word before a capital does end one, unless it is among the few long abbreviations of English.
+_LONG_WORD_END = re.compile(r"\b([^\W\d_]{4,})[.!?][\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(]?[A-Z])")
+_LONG_ABBREVIATIONS = frozenset(
+    """
+    adml approx assn assoc asst atty benj blvd bros calif capt cent chas cmdr col comdr cont corp dept dist elec
+    elev engr esqr exec fig figs govt hist hons illus inst intl lieut maths messrs mich minn mmes natl okla orig
+    oreg paras penn penna phila pres prof profs prov publ rept retd robt secy sept sgts supt suppl tenn thos trans
+    treas univ vols wash
+    """.split()
+)
 
 
 class SplitterUnavailable(ValueError):
@@ -55,7 +66,12 @@ def _spans_function(splitter: Splitter) -> Callable[[str], Iterator[tuple[int, i
         import nupunkt
 
         def nupunkt_spans(body: str) -> Iterator[tuple[int, int]]:
-            yield from nupunkt.sent_spans(body)
+            for start, end in nupunkt.sent_spans(body):
+                for match in _LONG_WORD_END.finditer(body, start, end):
+                    if match.group(1).lower() not in _LONG_ABBREVIATIONS:
+                        yield start, match.end()
+                        start = match.end()
+                yield start, end
 
         return nupunkt_spans
     if splitter == "punkt":

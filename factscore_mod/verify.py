@@ -1,11 +1,12 @@
 """Lexical verification: is a claim stated by the evidence?
 
-No model and no download. A claim and its evidence are read as words, numbers and names; words are stemmed and a
-few relations are mapped to one key (`born` and `birth`, `wife` and `married`). The features say how much of the
-claim one short stretch of the evidence covers and, above all, what of it is *missing*: a claim is as good as its
-least supported part. A logistic model of the features gives the score. Guards keep short claims strict: a claim
-whose number, name or final word (in English the new information) is absent from the evidence is not supported,
-however many other words match.
+No model and no download. A claim and its evidence are read as words, names and numbers: words are compared by
+their stems, names and numbers as they are. Nine features say how much of the claim the evidence covers, how
+closely together, and above all what is *missing*; a logistic model turns them into a score. Its coefficients are
+constrained in sign (more coverage never lowers a score) and fitted by `scripts/fit_rules_verifier.py`.
+
+Guards keep short claims strict. In a claim with few words each is decisive: one whose number, name or last word
+(in English the place of the new information) is absent from the evidence is not supported, whatever its score.
 
 Passages are prepared once and cached, because the claims of one topic share them.
 """
@@ -14,49 +15,71 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
+from typing import Literal
 
-from factscore_mod.lexicon import MONTHS, NEGATIONS, NUMBER_WORDS, STOP_WORDS, fold, key
+from factscore_mod.lexicon import MONTHS, NEGATIONS, NUMBER_WORDS, STOP_WORDS, fold, name_key, word_key
 from factscore_mod.records import Passage
 from factscore_mod.sentences import split_sentences
 
-THRESHOLD = 0.5
+Kind = Literal["word", "name", "number"]
 
-_TOKEN = re.compile(r"\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th|s)?\b|[^\W\d_]+(?:['’.\-][^\W\d_]+)*\.?(?<!\.)|n't")
+#: A claim is supported from this score on.
+THRESHOLD = 0.5
+#: In claims of at most so many decisive words no name or number, or no last word, may be missing.
+SHORT_FOR_NAMES = 4
+SHORT_FOR_WORDS = 3
+#: Two words of a claim are still a pair when this many words stand between them in the evidence.
+REACH = 6
+
+_TOKEN = re.compile(
+    r"\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th|s)?(?![^\W_])|(?:[A-Za-z]\.){2,}|[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d+"
+)
 _NUMBER = re.compile(r"(\d[\d,]*(?:\.\d+)?)(st|nd|rd|th|s)?$")
+_PARENTHESIS = re.compile(r"\([^)]*\)")
+_WEIGHTS: dict[Kind, float] = {"word": 1.0, "name": 1.3, "number": 1.5}
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A content word: its comparison key, its kind, and its position among all tokens of the text."""
+    """A content word: its comparison key, kind, folded surface form and place among all words of the text."""
 
     key: str
-    kind: str  # "word", "name" or "number"
-    position: int
-    surface: str
+    kind: Kind
+    form: str
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the verdict is computed from; every one lies in [0, 1] except the two logarithms."""
+    """What the score is computed from. *Decisive* words are the content words that do not name the topic.
+
+    coverage: share of the claim's content words, the topic's included, that the evidence holds in the same form.
+    window: weighted share of the decisive words that the best single sentence holds.
+    pairs: share of neighbouring content words that the best sentence holds in the same order, near together.
+    adjacency: how near together neighbouring decisive words stand at best, averaged; 1 is as near as in the claim.
+    subject: 1 where the claim names the topic that it is about.
+    missing_names, missing_numbers: log(1 + count) of those that the evidence does not hold.
+    last_missing: 1 where the last decisive word is not in the evidence.
+    log_evidence: log(1 + content words of the evidence); more text matches more by chance.
+    """
 
     coverage: float
-    window_coverage: float
-    pair_coverage: float
-    number_missing: float
-    name_missing: float
+    window: float
+    pairs: float
+    adjacency: float
+    subject: float
+    missing_names: float
+    missing_numbers: float
     last_missing: float
-    missing_count: float
-    negation: float
-    log_claim: float
     log_evidence: float
 
 
 @dataclass(frozen=True, slots=True)
 class LexicalVerdict:
-    """A verdict with its score in [0, 1] and what decided it."""
+    """A verdict with its score in [0, 1], what decided it, and the features it was computed from."""
 
     supported: bool
     score: float
@@ -64,218 +87,283 @@ class LexicalVerdict:
     features: Features
 
 
-INTERCEPT = -3.2
+#: Fitted by scripts/fit_rules_verifier.py; see docs/calibration.md for what they reach and on which rows.
+INTERCEPT = 0.18
 COEFFICIENTS = Features(
-    coverage=2.5,
-    window_coverage=2.5,
-    pair_coverage=1.0,
-    number_missing=-2.0,
-    name_missing=-1.5,
-    last_missing=-1.0,
-    missing_count=-0.5,
-    negation=-1.0,
-    log_claim=0.0,
-    log_evidence=0.0,
+    coverage=0.86,
+    window=0.59,
+    pairs=0.85,
+    adjacency=0.92,
+    subject=0.43,
+    missing_names=-0.70,
+    missing_numbers=-1.04,
+    last_missing=-0.46,
+    log_evidence=-0.15,
 )
 
 
-def tokens_of(text: str) -> tuple[tuple[Token, ...], bool]:
-    """The content tokens of a text, and whether it holds a negation."""
-    found: list[Token] = []
-    negated = False
-    for position, match in enumerate(_TOKEN.finditer(text)):
-        surface = match.group()
-        if surface.endswith(("'s", "’s")):
+def verify_claim(claim: str, passages: Sequence[Passage], topic: str = "") -> LexicalVerdict:
+    """Judge one claim against passages. `topic` is the entity that the response is about, or empty.
+
+    Without passages, or for a claim without a content word, nothing is supported and the score is 0.
+    """
+    match = match_claim(claim, passages, topic)
+    features = match.features()
+    if not passages:
+        return LexicalVerdict(False, 0.0, "no evidence was found", features)
+    if not match.tokens:
+        return LexicalVerdict(False, 0.0, "the claim has no content word", features)
+    logit = INTERCEPT + sum(c * x for c, x in zip(astuple(COEFFICIENTS), astuple(features), strict=True))
+    score = 1.0 / (1.0 + math.exp(-logit))
+    missing = match.missing()
+    reason = f"not in the evidence: {', '.join(missing)}" if missing else "every content word is in the evidence"
+    guard = match.guard()
+    if guard:
+        score = min(score, math.nextafter(THRESHOLD, 0.0))
+        reason = f"{guard}; {reason}" if missing else guard
+    return LexicalVerdict(score >= THRESHOLD, score, reason, features)
+
+
+def content_tokens(text: str) -> tuple[Token, ...]:
+    """The content words of a text in order.
+
+    A capitalised word is a name, except at the head of the text before a word in lower case.
+    """
+    surfaces = _TOKEN.findall(text)
+    tokens: list[Token] = []
+    for place, surface in enumerate(surfaces):
+        if surface.endswith(("'s", "\u2019s")):
             surface = surface[:-2]
         number = _NUMBER.match(surface)
         if number:
-            digits = number.group(1).replace(",", "")
-            found.append(Token(digits + ("s" if number.group(2) == "s" else ""), "number", position, surface))
+            digits = number.group(1).replace(",", "") + ("s" if number.group(2) == "s" else "")
+            tokens.append(Token(digits, "number", digits, place))
             continue
-        folded = fold(surface).replace("’", "'")
-        if folded in NEGATIONS or folded.endswith("n't"):
-            negated = True
+        form = fold(surface).rstrip(".").replace("\u2019", "'")
+        if form in STOP_WORDS or form in NEGATIONS or form.endswith("n't"):
             continue
-        if folded in STOP_WORDS and not (len(surface) > 1 and surface.isupper()):
+        if form in NUMBER_WORDS:
+            tokens.append(Token(NUMBER_WORDS[form], "number", form, place))
             continue
-        if folded in NUMBER_WORDS:
-            found.append(Token(NUMBER_WORDS[folded], "number", position, surface))
-        elif surface[0].isupper() and folded not in MONTHS:
-            found.append(Token(key(folded), "name", position, surface))
-        else:
-            for part in folded.split("-"):
-                if part and part not in STOP_WORDS:
-                    found.append(Token(key(part), "word", position, surface))
-    return tuple(found), negated
+        is_name = surface[0].isupper() and form not in MONTHS
+        if is_name and place == 0:
+            is_name = len(surfaces) > 1 and surfaces[1][0].isupper()
+        key = name_key(form) if is_name else word_key(form)
+        tokens.append(Token(key, "name" if is_name else "word", form, place))
+    return tuple(tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedPassage:
-    """A passage's sentences as key -> positions, with an index from key to the sentences that hold it."""
+    """A passage ready for matching.
 
-    sentences: tuple[dict[str, list[int]], ...]
-    negated: tuple[bool, ...]
-    where: dict[str, tuple[int, ...]]
-    prefixes: dict[str, tuple[str, ...]]
-    size: int
+    `places[s]` maps each key of sentence s to its places in it, and `lengths[s]` counts its content words; `where` maps a key to its sentences; `relatives`
+    maps the first five letters to keys; `forms` are the folded content words.
+    """
+
+    places: tuple[dict[str, list[int]], ...]
+    lengths: tuple[int, ...]
+    where: dict[str, list[int]]
+    relatives: dict[str, list[str]]
+    forms: frozenset[str]
 
 
 @lru_cache(maxsize=4096)
 def prepare(text: str) -> PreparedPassage:
-    """Tokenise a passage once; cached by its text."""
-    sentences: list[dict[str, list[int]]] = []
-    negated: list[bool] = []
+    """Read a passage once; cached by its text."""
+    places: list[dict[str, list[int]]] = []
     where: dict[str, list[int]] = {}
-    size = 0
-    for sentence in split_sentences(text):
-        tokens, negative = tokens_of(sentence.text)
-        positions: dict[str, list[int]] = {}
+    forms: set[str] = set()
+    lengths: list[int] = []
+    for index, sentence in enumerate(split_sentences(text)):
+        held: dict[str, list[int]] = {}
+        tokens = content_tokens(sentence.text)
+        lengths.append(len(tokens))
         for token in tokens:
-            positions.setdefault(token.key, []).append(token.position)
-        for word in positions:
-            where.setdefault(word, []).append(len(sentences))
-        sentences.append(positions)
-        negated.append(negative)
-        size += len(tokens)
-    prefixes: dict[str, list[str]] = {}
-    for word in where:
-        if len(word) >= 5 and word[0] != "=":
-            prefixes.setdefault(word[:5], []).append(word)
-    return PreparedPassage(
+            forms.add(token.form)
+            keys = {token.key} if token.kind == "number" else {word_key(token.form), name_key(token.form)}
+            for key in sorted(keys):
+                held.setdefault(key, []).append(token.place)
+        for key in held:
+            where.setdefault(key, []).append(index)
+        places.append(held)
+    relatives: dict[str, list[str]] = {}
+    for key in where:
+        if len(key) >= 5 and key[0] != "=":
+            relatives.setdefault(key[:5], []).append(key)
+    return PreparedPassage(tuple(places), tuple(lengths), where, relatives, frozenset(forms))
+
+
+@lru_cache(maxsize=1024)
+def _forms_of(text: str) -> frozenset[str]:
+    return frozenset(fold(word) for word in re.findall(r"[^\W_]+", _PARENTHESIS.sub("", text)))
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which words of a claim were found where.
+
+    `tokens` are the claim's content words and `decisive` the positions of those that do not name the topic.
+    `held[i]` says whether word i is in the evidence; `same_form[i]` whether in the same form. `sentences` are, for
+    each sentence of the evidence with a hit, the places of each word found in it; `lengths` the content words of
+    those sentences.
+    """
+
+    tokens: tuple[Token, ...]
+    decisive: tuple[int, ...]
+    held: tuple[bool, ...]
+    same_form: tuple[bool, ...]
+    sentences: tuple[dict[int, list[int]], ...]
+    lengths: tuple[int, ...]
+    names_topic: bool
+    evidence_size: int
+
+    def features(self) -> Features:
+        """The nine features of the claim."""
+        tokens, decisive = self.tokens, self.decisive
+        if not tokens:
+            return Features(0, 0, 0, 0, 0, 0, 0, 0, math.log1p(self.evidence_size))
+        forms = {token.form: same for token, same in zip(tokens, self.same_form, strict=True)}
+        missing = [tokens[i].kind for i in decisive if not self.held[i]]
+        return Features(
+            coverage=sum(forms.values()) / len(forms),
+            window=max((self._weight(found) for found in self.sentences), default=0.0) / self._weight(decisive),
+            pairs=self._pairs(),
+            adjacency=self._adjacency(),
+            subject=float(self.names_topic),
+            missing_names=math.log1p(missing.count("name")),
+            missing_numbers=math.log1p(missing.count("number")),
+            last_missing=float(not self.held[decisive[-1]]),
+            log_evidence=math.log1p(self.evidence_size),
+        )
+
+    def missing(self) -> tuple[str, ...]:
+        """The decisive words that the evidence does not hold."""
+        return tuple(self.tokens[i].form for i in self.decisive if not self.held[i])
+
+    def guard(self) -> str:
+        """Why this claim cannot be supported whatever its score, or an empty string."""
+        gone = {self.tokens[i].kind for i in self.decisive if not self.held[i]}
+        if len(self.decisive) <= SHORT_FOR_NAMES:
+            if "number" in gone:
+                return "a number is missing"
+            if "name" in gone:
+                return "a name is missing"
+        if len(self.decisive) <= SHORT_FOR_WORDS and not self.held[self.decisive[-1]]:
+            return "the last word is missing"
+        if self._differs_in_one_word():
+            return "a sentence says the same with another word"
+        return ""
+
+    def _differs_in_one_word(self) -> bool:
+        """Whether one word is missing and a sentence holds all the others and at most one word more."""
+        gone = [i for i in self.decisive if not self.held[i]]
+        if len(gone) != 1 or len(self.decisive) < 2:
+            return False
+        others = [i for i in self.decisive if i != gone[0]]
+        for found, length in zip(self.sentences, self.lengths, strict=True):
+            if all(i in found for i in others):
+                matched = {place for places in found.values() for place in places}
+                if length - len(matched) <= 1:
+                    return True
+        return False
+
+    def _weight(self, indices: Iterable[int]) -> float:
+        decisive = set(self.decisive)
+        return sum(_WEIGHTS[self.tokens[i].kind] for i in indices if i in decisive)
+
+    def _pairs(self) -> float:
+        count = len(self.tokens) - 1
+        if not count:
+            return float(self.held[0])
+        best = 0
+        for found in self.sentences:
+            kept = sum(
+                any(0 <= b - a <= REACH for a in found[i] for b in found[i + 1])
+                for i in found
+                if i + 1 in found
+            )
+            best = max(best, kept)
+        return best / count
+
+    def _adjacency(self) -> float:
+        pairs = list(zip(self.decisive, self.decisive[1:], strict=False))
+        if not pairs:
+            return float(self.held[self.decisive[0]])
+        nearness = 0.0
+        for i, j in pairs:
+            gaps = [
+                # A reversed pair counts three times its distance: "A beat B" is not "B beat A".
+                b - a if b > a else 3 * (a - b) + 1
+                for found in self.sentences
+                if i in found and j in found
+                for a in found[i]
+                for b in found[j]
+            ]
+            if gaps:
+                nearness += 1.0 / (1.0 + max(0, min(gaps) - 1) / 4.0)
+        return nearness / len(pairs)
+
+
+def match_claim(claim: str, passages: Sequence[Passage], topic: str = "") -> Match:
+    """Look the content words of a claim up in passages. The passages' titles count as evidence for names."""
+    tokens = content_tokens(claim)
+    topic_forms = _forms_of(topic)
+    prepared = [prepare(passage.text) for passage in passages]
+    titles = frozenset[str]().union(*(_forms_of(passage.title) for passage in passages))
+    decisive = tuple(i for i, token in enumerate(tokens) if token.form not in topic_forms)
+    names_topic = len(decisive) < len(tokens)
+
+    held = [token.form in titles for token in tokens]
+    same_form = [
+        token.form in titles or any(token.form in passage.forms for passage in prepared) for token in tokens
+    ]
+    sentences: list[dict[int, list[int]]] = []
+    lengths: list[int] = []
+    for passage in prepared:
+        hits: dict[int, dict[int, list[int]]] = {}
+        for i, token in enumerate(tokens):
+            for key in _keys_in(passage, token):
+                held[i] = True
+                for sentence in passage.where[key]:
+                    hits.setdefault(sentence, {}).setdefault(i, []).extend(passage.places[sentence][key])
+        for sentence, found in hits.items():
+            sentences.append(found)
+            lengths.append(passage.lengths[sentence])
+    return Match(
+        tokens,
+        decisive or tuple(range(len(tokens))),
+        tuple(held),
+        tuple(same_form),
         tuple(sentences),
-        tuple(negated),
-        {word: tuple(indices) for word, indices in where.items()},
-        {prefix: tuple(words) for prefix, words in prefixes.items()},
-        size,
+        tuple(lengths),
+        names_topic,
+        sum(sum(passage.lengths) for passage in prepared),
     )
 
 
-def _alternatives(token: Token, passage: PreparedPassage) -> tuple[str, ...]:
-    """Keys of the passage that count as this token: itself, or for common words a longer or shorter relative."""
-    if token.key in passage.where:
-        return (token.key,)
+def _keys_in(passage: PreparedPassage, token: Token) -> Sequence[str]:
+    """The passage's keys that count as this word: its own; for a decade its years; for a word a close relative."""
+    key = token.key
+    if key in passage.where:
+        return (key,)
     if token.kind == "number":
-        if token.key.endswith("s") and len(token.key) == 5:  # a decade holds its years
-            return tuple(year for year in passage.where if year[:3] == token.key[:3] and len(year) == 4)
+        if len(key) == 5 and key.endswith("s"):
+            return [year for year in passage.where if len(year) == 4 and year[:3] == key[:3]]
         return ()
-    if token.kind == "word" and len(token.key) >= 5:
-        return tuple(
+    if token.kind == "word" and len(key) >= 5:
+        return [
             other
-            for other in passage.prefixes.get(token.key[:5], ())
-            if _shared_prefix(token.key, other) >= 0.75 * max(len(token.key), len(other))
-        )
+            for other in passage.relatives.get(key[:5], ())
+            if _common_prefix(key, other) >= 0.75 * max(len(key), len(other))
+        ]
     return ()
 
 
-def _shared_prefix(a: str, b: str) -> int:
+def _common_prefix(a: str, b: str) -> int:
     length = 0
     for x, y in zip(a, b, strict=False):
         if x != y:
             break
         length += 1
     return length
-
-
-_WEIGHT = {"word": 1.0, "name": 1.3, "number": 1.5}
-
-
-def features_of(claim: str, passages: Sequence[Passage], topic: str = "") -> tuple[Features, tuple[str, ...]]:
-    """The features of a claim against passages, and the surface forms of what is missing.
-
-    Words of the topic, and of the article's title, count as given: evidence about the topic speaks of it as
-    "he" or "it".
-    """
-    tokens, negated = tokens_of(claim)
-    given = {token.key for token in tokens_of(topic)[0]}
-    titles = {token.key for passage in passages for token in tokens_of(passage.title)[0]}
-    prepared = [prepare(passage.text) for passage in passages]
-    subject = given & titles if titles else given
-
-    decisive = [token for token in tokens if token.key not in subject]
-    weights = [_WEIGHT[token.kind] for token in decisive]
-    total = sum(weights)
-    size = sum(p.size for p in prepared)
-    if not decisive:
-        present = bool(tokens) and bool(prepared)
-        return Features(present, present, present, 0, 0, 0, 0, 0, 0.0, math.log1p(size)), ()
-
-    matched = [False] * len(decisive)
-    window_best, pair_best, window_negated = 0.0, 0.0, False
-    for passage in prepared:
-        hits: dict[int, dict[int, list[int]]] = {}
-        for index, token in enumerate(decisive):
-            for other in _alternatives(token, passage):
-                matched[index] = True
-                for sentence in passage.where[other]:
-                    hits.setdefault(sentence, {}).setdefault(index, []).extend(
-                        passage.sentences[sentence][other]
-                    )
-        for sentence, found in hits.items():
-            covered = sum(weights[index] for index in found)
-            following = hits.get(sentence + 1, {})
-            # Half weight for what only the neighbouring sentence holds: facts about one subject often run on.
-            covered += 0.5 * sum(weights[index] for index in following if index not in found)
-            pairs = _ordered_pairs(found, len(decisive))
-            if (covered, pairs) > (window_best, pair_best):
-                window_best, pair_best = covered, pairs
-                window_negated = passage.negated[sentence]
-    for index, token in enumerate(decisive):
-        if not matched[index] and token.key in titles:
-            matched[index] = True
-
-    def share_missing(kind: str) -> float:
-        of_kind = [hit for hit, token in zip(matched, decisive, strict=True) if token.kind == kind]
-        return of_kind.count(False) / len(of_kind) if of_kind else 0.0
-
-    missing = tuple(token.surface for hit, token in zip(matched, decisive, strict=True) if not hit)
-    features = Features(
-        coverage=sum(w for w, hit in zip(weights, matched, strict=True) if hit) / total,
-        window_coverage=min(1.0, window_best / total),
-        pair_coverage=pair_best,
-        number_missing=share_missing("number"),
-        name_missing=share_missing("name"),
-        last_missing=float(not matched[-1]),
-        missing_count=math.log1p(len(missing)),
-        negation=float(negated != window_negated),
-        log_claim=math.log(len(decisive)),
-        log_evidence=math.log1p(size),
-    )
-    return features, missing
-
-
-def _ordered_pairs(found: dict[int, list[int]], length: int, reach: int = 6) -> float:
-    """The share of neighbouring claim tokens that stand in the same order, at most `reach` apart, in a sentence."""
-    if length < 2:
-        return float(bool(found))
-    kept = 0
-    for index in range(length - 1):
-        first, second = found.get(index), found.get(index + 1)
-        if first and second and any(0 <= b - a <= reach for a in first for b in second):
-            kept += 1
-    return kept / (length - 1)
-
-
-def verify_claim(claim: str, passages: Sequence[Passage], topic: str = "") -> LexicalVerdict:
-    """Judge one claim against passages. `topic` is the entity that the response is about, or empty."""
-    features, missing = features_of(claim, passages, topic)
-    logit = INTERCEPT + sum(c * x for c, x in zip(astuple(COEFFICIENTS), astuple(features), strict=True))
-    score = 1.0 / (1.0 + math.exp(-logit))
-    reason = f"missing: {', '.join(missing)}" if missing else "every content word is in the evidence"
-    if not passages:
-        return LexicalVerdict(False, 0.0, "no evidence", features)
-    guard = _guard(features)
-    if guard and score >= THRESHOLD:
-        score = math.nextafter(THRESHOLD, 0.0)
-        reason = f"{guard}; {reason}"
-    return LexicalVerdict(score >= THRESHOLD, score, reason, features)
-
-
-def _guard(features: Features) -> str:
-    """Why a claim cannot be supported whatever its score, or an empty string."""
-    if math.exp(features.log_claim) > 5:
-        return ""
-    if features.number_missing:
-        return "a number of a short claim is not in the evidence"
-    if features.last_missing:
-        return "the final word of a short claim is not in the evidence"
-    return ""
