@@ -324,7 +324,7 @@ def test_every_claim_stands_beside_its_evidence_and_verdict(tmp_path: Path) -> N
     assert parsed.shown.count("1 of 2 supported, 1 unparsed, 1 error, cut off") == 4
     assert "Who <script>" in parsed.shown and "answer: <script>" in parsed.shown
     ids = {value for tag, name, value in parsed.attributes if tag == "input" and name == "id"}
-    assert ids == {"m0", "m1", "v-supported", "v-not_supported", "v-unparsed", "v-error"}
+    assert ids == {f"show-{x}" for x in ("m0", "m1", "supported", "not_supported", "unparsed", "error")}
 
 
 def test_long_runs_show_a_stated_part(tmp_path: Path) -> None:
