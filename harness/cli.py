@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import __version__
+from harness.cli_scoring import add_commands
 
 app = typer.Typer(
     name="harness",
@@ -19,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+add_commands(app)
 
 Suite = Annotated[str, typer.Option(help="Which tasks: a name that `harness list` shows.")]
 PresetName = Annotated[
@@ -40,7 +42,7 @@ Adapter = Annotated[
 ]
 ModelsFile = Annotated[Path | None, typer.Option(help="A TOML file of [models.NAME] tables.")]
 Backend = Annotated[str | None, typer.Option(help="What generates: transformers.")]
-Judge = Annotated[str | None, typer.Option(help="What judges claims: rules.")]
+Judge = Annotated[str | None, typer.Option(help="What judges claims: rules, openai:MODEL, local:PATH, nli:PATH.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let a base run code of its own; recorded.")]
 
 
@@ -108,7 +110,7 @@ def run(
     why = "" if preset else (" (a GPU is here)" if has_gpu() else " (no GPU here)")
     section = options.preset.preset
     notes.print(
-        f"preset [bold]{preset or default_preset()}[/bold]{why}: {section.description} "
+        f"preset [bold]{preset or default_preset()}[/bold]{why}: {section.description}; "
         f"{len(options.suite.tasks)} tasks, {len(options.models)} models, {seeds} world{'s' * (seeds > 1)}; "
         f"a first run takes about {section.minutes * seeds:.0f} min on two cores, a repeated one seconds.",
         highlight=False,

@@ -35,7 +35,7 @@ class SourceSection(_Section):
     kind: Literal["miniature", "real"]
     world: dict[str, Any] = {}
     train_rows: dict[str, int] = Field(default={}, description="at most so many real training rows a task")
-    prefill_subject: bool = Field(False, description="give the entity's name as the beginning of the answer")
+    prefill_subject: bool = Field(default=False, description="give the entity's name as the beginning of the answer")
     options: dict[str, Any] = Field(default={}, description="further switches of the source, recorded")
 
 
@@ -49,7 +49,7 @@ class BaseSection(_Section):
 class GenerationSection(_Section):
     """Decoding is greedy; these are its limits."""
 
-    batch_size: int = Field(64, gt=0)
+    batch_size: int = Field(default=64, gt=0)
     max_new_tokens: dict[str, int] = Field(default={}, description="by task; the task's own limit where absent")
     stop: dict[str, tuple[str, ...]] = Field(default={}, description="strings that end an answer, by task")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -60,7 +60,7 @@ class ScoringSection(_Section):
 
     judge: str = "rules"
     profile: Literal["modified", "factscore"] = "modified"
-    curve_claims: int = Field(20, gt=0)
+    curve_claims: int = Field(default=20, gt=0)
 
 
 class Preset(_Section):
@@ -78,16 +78,18 @@ class Preset(_Section):
 
     def recipes_for(self, task: str, skill_mode: SkillMode) -> Recipes:
         """The recipes of one task: the task's own values over those of `default` over the code's."""
-        made = {}
-        for stage in ("knowledge", "sft", "skill"):
+        levels = ("default", skill_mode, task)
+
+        def recipe(stage: Literal["knowledge", "sft", "skill"]) -> Recipe:
             values: dict[str, Any] = {}
-            for level in ("default", skill_mode, task):
-                values |= self.recipes.get(level, {}).get(stage, {})  # type: ignore[call-overload]
-            made[stage] = Recipe(**values)
+            for level in levels:
+                values |= self.recipes.get(level, {}).get(stage, {})
+            return Recipe(**values)
+
         options: dict[str, Any] = {}
-        for level in ("default", skill_mode, task):
+        for level in levels:
             options |= self.options.get(level, {})
-        return Recipes(**made, **options)
+        return Recipes(knowledge=recipe("knowledge"), sft=recipe("sft"), skill=recipe("skill"), **options)
 
     def prompt_template(self) -> PromptTemplate:
         """The preset's prompt template."""

@@ -167,7 +167,7 @@ def resolve_base(options: RunOptions) -> Path:
     if options.base is not None and Path(options.base).is_dir():
         return Path(options.base).resolve()
     if options.base is None and "local" in settings and (home() / "bases" / settings["local"]).is_dir():
-        return home() / "bases" / settings["local"]
+        return home() / "bases" / str(settings["local"])
     name = options.base or settings.get("hub")
     if not name:
         raise UserError("the preset names no base model; give one with --base PATH-or-hub-id")

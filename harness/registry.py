@@ -264,6 +264,10 @@ def get_suite(name: str) -> Suite:
 
 JUDGES = {
     "rules": "embedded lexical rules: free, deterministic, no download",
+    "openai": "openai:MODEL, any OpenAI-compatible endpoint (OPENAI_BASE_URL, OPENAI_API_KEY)",
+    "local": "local:PATH-or-id, a language model in this process",
+    "nli": "nli:PATH-or-id, an entailment model (verifies; decomposition by rules)",
+    "mock": "a deterministic stand-in for tests",
 }
 BACKENDS = {
     "transformers": "transformers on CPU or GPU, batched greedy decoding",

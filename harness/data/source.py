@@ -17,12 +17,17 @@ class DataError(UserError):
 class Source(Protocol):
     """Rows, knowledge texts and knowledge sources for the tasks that it has.
 
-    `name` is for people; `fingerprint` is a hash of everything the rows are made from, and enters the address of
-    every adapter and generation made of them.
+    Rows, not fingerprints, are what adapters and generations are addressed by; the fingerprint names knowledge
+    sources and goes into the manifest.
     """
 
-    name: str
-    fingerprint: str
+    @property
+    def name(self) -> str:
+        """A name for people."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of everything the rows are made from."""
 
     def rows(self, task: str, split: Split) -> tuple[Row, ...]:
         """The rows of one split in a fixed order; empty where the source has none.
