@@ -16,6 +16,7 @@ import pytest
 from factscore_mod.outputs import response_to_json
 from factscore_mod.records import Claim, Evidence, Judgement, Passage, ScoredClaim, ScoredResponse, Sentence, Verdict
 from harness import published
+from harness.errors import UserError
 from harness.metrics.longform import LongformScore, curve
 from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import RunSummary, summarise_longform, summarise_short_qa
@@ -142,6 +143,14 @@ def test_models_are_compared_with_the_baseline_and_ranked() -> None:
     mine = by_model["mine"]
     assert mine.value is not None and mine.high is not None and mine.high < 0
     assert mine.p_holm is not None and mine.p_holm < 0.05
+
+
+def test_a_headline_that_a_task_lacks_is_refused() -> None:
+    with pytest.raises(UserError, match="headline 'claims' is no metric of task 'popqa'"):
+        leaderboard.make_summary(
+            suite=Suite("mine", "Mine", ("popqa",), "claims"), tasks=[POPQA], models=[], estimates={}, qa={},
+            longform={}, exclusions={}, metadata={}, context={},
+        )  # fmt: skip
 
 
 def test_cells_cannot_break_the_table() -> None:

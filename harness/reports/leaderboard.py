@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness import published
+from harness.errors import UserError
 from harness.metrics.longform import Curve, LongformScore, curve
 from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import (
@@ -47,8 +48,9 @@ def make_summary(
     """Put the numbers of a run in order and compare its models.
 
     `estimates` is by task and model, `qa` and `longform` by (task, model), `exclusions` gives the reason for
-    every missing (task, model). Models are compared with `baseline`, or with the first row where it is
-    missing.
+    every missing (task, model). Models are compared with `baseline`, or with the first row where it is missing.
+    With `curve_claims` the curves over the first so many claims become part of the summary. Raises UserError for
+    a headline that a task does not have.
     """
     titles = {model.name: model.title or model.name for model in models}
     summaries = []
@@ -56,9 +58,13 @@ def make_summary(
         rows = estimates.get(task.name, {})
         names = published.order([name for name in titles if name in rows])
         against = baseline if baseline in names else names[0] if names else ""
-        metrics = COMPARED[task.metric]
-        if suite.headline not in metrics:
-            metrics = (suite.headline, *metrics)
+        metrics = tuple(dict.fromkeys((suite.headline, *COMPARED[task.metric])))
+        known = longform_metrics(suite.f1_k) if task.metric == "longform" else short_qa_metrics()
+        if suite.headline not in {m.name for m in known}:
+            raise UserError(
+                f"suite '{suite.name}': headline '{suite.headline}' is no metric of task '{task.name}'; "
+                f"choose one of {', '.join(m.name for m in known)}"
+            )
         comparisons: tuple[Comparison, ...] = ()
         ranks: dict[str, int] = {}
         curves: dict[str, Curve] = {}
