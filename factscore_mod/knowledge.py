@@ -41,7 +41,7 @@ from factscore_mod.knowledge_format import (
     without_parentheses,
 )
 from factscore_mod.records import Passage
-from factscore_mod.tokens import content_words, words
+from factscore_mod.tokens import content_words, numbers, words
 
 __all__ = [
     "BuildReport",
@@ -290,11 +290,12 @@ class KnowledgeSource:
         and decide nothing.
         """
         index = self._search_index()
-        terms = sorted(dict.fromkeys(content_words(query)), key=lambda term: self._common.get(term, 0.0))
+        asked = {term: self._share(term) for term in content_words(query)}
+        terms = sorted(asked, key=asked.__getitem__)
         chosen: list[str] = []
         expected = 0.0
         for term in terms[:_MOST_WORDS]:
-            expected += self._common.get(term, 0.0) * self._passage_count
+            expected += asked[term] * self._passage_count
             if len(chosen) > 1 and expected > _MOST_ROWS:
                 break
             chosen.append(term)
@@ -311,6 +312,10 @@ class KnowledgeSource:
             position = number & ((1 << POSITION_BITS) - 1)
             found.append(Passage(article[0], _without_markers(article[1][position]), position))
         return tuple(found)
+
+    def _share(self, term: str) -> float:
+        """About the share of passages that hold `term` in either number; 0 for all but the commonest words."""
+        return sum(self._common.get(form, 0.0) for form in numbers(term))
 
     def _search_index(self) -> sqlite3.Connection:
         with self._lock:
@@ -357,8 +362,9 @@ def _without_markers(text: str) -> str:
 
 
 def _match(terms: list[str], operator: str) -> str:
-    """An FTS5 query over words of `tokens.content_words`, which hold no quote."""
-    return f" {operator} ".join(f'"{term}"' for term in terms)
+    """An FTS5 query over words of `tokens.content_words`, which hold no quote, in either number."""
+    either = (" OR ".join(f'"{form}"' for form in numbers(term)) for term in terms)
+    return f" {operator} ".join(f"({forms})" for forms in either)
 
 
 def _sampled_hash(path: Path, table: str) -> str:

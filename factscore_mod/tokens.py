@@ -29,7 +29,7 @@ def fold(text: str) -> str:
     """Lower-case, compatibility forms and accents removed: `Ångström` becomes `angstrom`."""
     if text.isascii():
         return text.lower()
-    return _COMBINING.sub("", unicodedata.normalize("NFKD", text.casefold()))
+    return _COMBINING.sub("", unicodedata.normalize("NFKD", text.lower()))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -42,6 +42,15 @@ def _stem(word: str) -> str:
     if word.endswith("es"):
         return word if word.endswith(("aes", "ees", "oes")) else word[:-1]
     return word if word.endswith(("us", "ss")) else word[:-1]
+
+
+def numbers(word: str) -> tuple[str, ...]:
+    """`word` with its singular and plural, for an index without a stemmer."""
+    stem = _stem(word)
+    if len(stem) < 3 or not stem.isalpha():
+        return (word,)
+    plural = stem[:-1] + "ies" if stem.endswith("y") else stem + "s"
+    return tuple(dict.fromkeys((word, stem, plural)))
 
 
 def content_words(text: str) -> list[str]:
