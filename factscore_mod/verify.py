@@ -31,8 +31,12 @@ THRESHOLD = 0.5
 #: In claims of at most so many decisive words no name or number, or no last word, may be missing.
 SHORT_FOR_NAMES = 4
 SHORT_FOR_WORDS = 3
+#: In longer claims than this a negation often concerns a part that is not what the claim hinges on.
+SHORT_FOR_NEGATION = 6
 #: Two words of a claim are still a pair when this many words stand between them in the evidence.
 REACH = 6
+#: A negation concerns the words that follow it within this many.
+NEGATION_REACH = 3
 
 _TOKEN = re.compile(
     r"\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th|s)?(?![^\W_])|(?:[A-Za-z]\.){2,}|[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d+"
@@ -116,7 +120,9 @@ def verify_claim(claim: str, passages: Sequence[Passage], topic: str = "") -> Le
     logit = INTERCEPT + sum(c * x for c, x in zip(astuple(COEFFICIENTS), astuple(features), strict=True))
     score = 1.0 / (1.0 + math.exp(-logit))
     missing = match.missing()
-    reason = f"not in the evidence: {', '.join(missing)}" if missing else "every content word is in the evidence"
+    reason = (
+        f"not in the evidence: {', '.join(missing)}" if missing else "every content word is in the evidence"
+    )
     guard = match.guard()
     if guard:
         score = min(score, math.nextafter(THRESHOLD, 0.0))
@@ -153,16 +159,24 @@ def content_tokens(text: str) -> tuple[Token, ...]:
     return tuple(tokens)
 
 
+def negation_places(text: str) -> tuple[int, ...]:
+    """Where the negations of a text stand, counted in words as `Token.place` is."""
+    forms = (surface.lower().replace("\u2019", "'") for surface in _TOKEN.findall(text))
+    return tuple(place for place, form in enumerate(forms) if form in NEGATIONS or form.endswith("n't"))
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedPassage:
     """A passage ready for matching.
 
-    `places[s]` maps each key of sentence s to its places in it, and `lengths[s]` counts its content words; `where` maps a key to its sentences; `relatives`
+    `places[s]` maps each key of sentence s to its places in it, and `lengths[s]` counts its content words and
+    `negations[s]` are the places of its negations; `where` maps a key to its sentences; `relatives`
     maps the first five letters to keys; `forms` are the folded content words.
     """
 
     places: tuple[dict[str, list[int]], ...]
     lengths: tuple[int, ...]
+    negations: tuple[tuple[int, ...], ...]
     where: dict[str, list[int]]
     relatives: dict[str, list[str]]
     forms: frozenset[str]
@@ -175,10 +189,12 @@ def prepare(text: str) -> PreparedPassage:
     where: dict[str, list[int]] = {}
     forms: set[str] = set()
     lengths: list[int] = []
+    negations: list[tuple[int, ...]] = []
     for index, sentence in enumerate(split_sentences(text)):
         held: dict[str, list[int]] = {}
         tokens = content_tokens(sentence.text)
         lengths.append(len(tokens))
+        negations.append(negation_places(sentence.text))
         for token in tokens:
             forms.add(token.form)
             keys = {token.key} if token.kind == "number" else {word_key(token.form), name_key(token.form)}
@@ -191,7 +207,9 @@ def prepare(text: str) -> PreparedPassage:
     for key in where:
         if len(key) >= 5 and key[0] != "=":
             relatives.setdefault(key[:5], []).append(key)
-    return PreparedPassage(tuple(places), tuple(lengths), where, relatives, frozenset(forms))
+    return PreparedPassage(
+        tuple(places), tuple(lengths), tuple(negations), where, relatives, frozenset(forms)
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -200,22 +218,34 @@ def _forms_of(text: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class SentenceHit:
+    """A sentence of the evidence that holds words of the claim.
+
+    `places[i]` are the places of the claim's word i in it; `length` counts its content words; `negations` are the
+    places of its negations.
+    """
+
+    places: dict[int, list[int]]
+    length: int
+    negations: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """Which words of a claim were found where.
 
     `tokens` are the claim's content words and `decisive` the positions of those that do not name the topic.
-    `held[i]` says whether word i is in the evidence; `same_form[i]` whether in the same form. `sentences` are, for
-    each sentence of the evidence with a hit, the places of each word found in it; `lengths` the content words of
-    those sentences.
+    `held[i]` says whether word i is in the evidence; `same_form[i]` whether in the same form. `hits` are the
+    sentences of the evidence with any of the words; `negated` says whether the claim holds a negation.
     """
 
     tokens: tuple[Token, ...]
     decisive: tuple[int, ...]
     held: tuple[bool, ...]
     same_form: tuple[bool, ...]
-    sentences: tuple[dict[int, list[int]], ...]
-    lengths: tuple[int, ...]
+    hits: tuple[SentenceHit, ...]
     names_topic: bool
+    negated: bool
     evidence_size: int
 
     def features(self) -> Features:
@@ -227,7 +257,7 @@ class Match:
         missing = [tokens[i].kind for i in decisive if not self.held[i]]
         return Features(
             coverage=sum(forms.values()) / len(forms),
-            window=max((self._weight(found) for found in self.sentences), default=0.0) / self._weight(decisive),
+            window=max((self._weight(hit.places) for hit in self.hits), default=0.0) / self._weight(decisive),
             pairs=self._pairs(),
             adjacency=self._adjacency(),
             subject=float(self.names_topic),
@@ -253,6 +283,8 @@ class Match:
             return "the last word is missing"
         if self._differs_in_one_word():
             return "a sentence says the same with another word"
+        if len(self.decisive) <= SHORT_FOR_NEGATION and self._is_contradicted():
+            return "claim and evidence differ in a negation"
         return ""
 
     def _differs_in_one_word(self) -> bool:
@@ -261,12 +293,30 @@ class Match:
         if len(gone) != 1 or len(self.decisive) < 2:
             return False
         others = [i for i in self.decisive if i != gone[0]]
-        for found, length in zip(self.sentences, self.lengths, strict=True):
-            if all(i in found for i in others):
-                matched = {place for places in found.values() for place in places}
-                if length - len(matched) <= 1:
+        for hit in self.hits:
+            if all(i in hit.places for i in others):
+                matched = {place for places in hit.places.values() for place in places}
+                if hit.length - len(matched) <= 1:
                     return True
         return False
+
+    def _is_contradicted(self) -> bool:
+        """Whether every sentence that covers the claim best is negated where the claim is not, or the reverse."""
+        covered = [(self._weight(hit.places), hit) for hit in self.hits]
+        best = max((weight for weight, _ in covered), default=0.0)
+        if not best:
+            return False
+        return all(self._is_negated(hit) != self.negated for weight, hit in covered if weight == best)
+
+    def _is_negated(self, hit: SentenceHit) -> bool:
+        """Whether a negation stands close before a decisive word of the claim."""
+        return any(
+            0 < place - negation <= NEGATION_REACH
+            for negation in hit.negations
+            for i, places in hit.places.items()
+            if i in self.decisive and self.tokens[i].kind == "word"
+            for place in places
+        )
 
     def _weight(self, indices: Iterable[int]) -> float:
         decisive = set(self.decisive)
@@ -277,11 +327,12 @@ class Match:
         if not count:
             return float(self.held[0])
         best = 0
-        for found in self.sentences:
+        for hit in self.hits:
+            places = hit.places
             kept = sum(
-                any(0 <= b - a <= REACH for a in found[i] for b in found[i + 1])
-                for i in found
-                if i + 1 in found
+                any(0 <= b - a <= REACH for a in places[i] for b in places[i + 1])
+                for i in places
+                if i + 1 in places
             )
             best = max(best, kept)
         return best / count
@@ -295,10 +346,10 @@ class Match:
             gaps = [
                 # A reversed pair counts three times its distance: "A beat B" is not "B beat A".
                 b - a if b > a else 3 * (a - b) + 1
-                for found in self.sentences
-                if i in found and j in found
-                for a in found[i]
-                for b in found[j]
+                for hit in self.hits
+                if i in hit.places and j in hit.places
+                for a in hit.places[i]
+                for b in hit.places[j]
             ]
             if gaps:
                 nearness += 1.0 / (1.0 + max(0, min(gaps) - 1) / 4.0)
@@ -318,26 +369,26 @@ def match_claim(claim: str, passages: Sequence[Passage], topic: str = "") -> Mat
     same_form = [
         token.form in titles or any(token.form in passage.forms for passage in prepared) for token in tokens
     ]
-    sentences: list[dict[int, list[int]]] = []
-    lengths: list[int] = []
+    hits: list[SentenceHit] = []
     for passage in prepared:
-        hits: dict[int, dict[int, list[int]]] = {}
+        found: dict[int, dict[int, list[int]]] = {}
         for i, token in enumerate(tokens):
             for key in _keys_in(passage, token):
                 held[i] = True
                 for sentence in passage.where[key]:
-                    hits.setdefault(sentence, {}).setdefault(i, []).extend(passage.places[sentence][key])
-        for sentence, found in hits.items():
-            sentences.append(found)
-            lengths.append(passage.lengths[sentence])
+                    found.setdefault(sentence, {}).setdefault(i, []).extend(passage.places[sentence][key])
+        hits.extend(
+            SentenceHit(places, passage.lengths[sentence], passage.negations[sentence])
+            for sentence, places in found.items()
+        )
     return Match(
         tokens,
         decisive or tuple(range(len(tokens))),
         tuple(held),
         tuple(same_form),
-        tuple(sentences),
-        tuple(lengths),
+        tuple(hits),
         names_topic,
+        bool(negation_places(claim)),
         sum(sum(passage.lengths) for passage in prepared),
     )
 
