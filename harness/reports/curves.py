@@ -35,8 +35,8 @@ REACH = 0.5
 #: The axis ends where fewer than this share of any model's answers reach.
 _TAIL = 0.05
 _NOTE = (
-    "Every answer is cut after its first k judged claims; shorter ones are kept whole. Dot: half of the model's answers "
-    "have that many claims;\ndashed: fewer have. Bands: 95 %, clustered by entity{worlds}."
+    "Every answer is cut after its first k judged claims; shorter ones are kept whole. Dot: half of the model's "
+    "answers have that many claims;\ndashed: fewer have. Bands: 95 %, clustered by entity{worlds}."
 )
 
 _STYLE = {
