@@ -349,3 +349,9 @@ def test_a_response_is_cut_into_its_sentences_without_loss() -> None:
     assert [piece.state for piece in pieces] == ["ok", "bad"]
     assert [p.state for p in html.stretches(scored_response("One here. Two there.", "snns"))] == ["mixed", "mixed"]
     assert [p.state for p in html.stretches(scored_response("One here. Two there.", "u"))] == ["unknown", ""]
+
+
+def test_the_words_of_a_claim_are_marked_in_its_evidence() -> None:
+    pieces = html.marked("Ada Byron was born in 1815 in London.", "Ada Byron came from London in 1815.", "Ada Byron")
+    assert "".join(piece.text for piece in pieces) == "Ada Byron was born in 1815 in London."
+    assert [piece.text for piece in pieces if piece.state] == ["1815", "London"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from harness.reports import grids
 MOST_ENTITIES = 30
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
+_WORD = re.compile(r"\w+")
+_WORD_OR_NOT = re.compile(r"\w+|\W+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A piece of a response: a sentence with the verdicts on its claims summed up, or the text between."""
+    """A piece of a text and what is to be seen of it, such as the verdicts on a sentence's claims summed up."""
 
     text: str
     state: str
@@ -111,6 +114,7 @@ def render(
         reading=grids.reading(run),
         denominators=grids.denominators,
         stretches=stretches,
+        marked=marked,
         tally=tally,
         question=question,
         style=Markup(style),  # our own file and numbers
@@ -146,6 +150,21 @@ def stretches(scored: ScoredResponse) -> list[Stretch]:
             position = sentence.end
     if position < len(scored.text):
         pieces.append(Stretch(scored.text[position:], ""))
+    return pieces
+
+
+def marked(passage: str, claim: str, topic: str) -> list[Stretch]:
+    """A passage in pieces; the claim's words in it, other than short ones and the topic's, have the state `said`."""
+    usual = {word.casefold() for word in _WORD.findall(topic)}
+    wanted = {word.casefold() for word in _WORD.findall(claim)} - usual
+    wanted = {word for word in wanted if len(word) > 3 or word.isdigit()}
+    pieces: list[Stretch] = []
+    for part in _WORD_OR_NOT.findall(passage):
+        state = "said" if part.casefold() in wanted else ""
+        if pieces and pieces[-1].state == state == "":
+            pieces[-1] = Stretch(pieces[-1].text + part, "")
+        else:
+            pieces.append(Stretch(part, state))
     return pieces
 
 
