@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config import load_preset
+from harness.data.miniature import MiniatureSource
 from harness.data.miniature_base import (
     BaseConfig,
     BaseRejected,
@@ -40,6 +41,17 @@ from train.pretrain import (
 TINY = load_preset("tiny")
 WORLD = WorldConfig.from_dict(TINY.source.world)
 BASE = BaseConfig.from_dict(TINY.base.settings)
+
+
+@pytest.mark.parametrize("name", ["mini", "tiny"])
+def test_presets_give_worlds_with_rows_of_every_kind(name: str) -> None:
+    preset = load_preset(name)
+    source = MiniatureSource(WorldConfig.from_dict(preset.source.world), 0)
+    BaseConfig.from_dict(preset.base.settings)
+    for task in ("popqa", "hotpotqa", "persons", "medical"):
+        for split in ("train", "validation", "test", "fictitious", "fictitious_test"):
+            assert source.rows(task, split), (task, split)
+    assert source.rows("grounding", "test")
 
 
 # Packing and the loss --------------------------------------------------------------------------------------------
