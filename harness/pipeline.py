@@ -132,13 +132,16 @@ def report(
         folder.lines("claims.jsonl", claim_rows)
     folder.text("metrics.json", summary.to_json())
     folder.text("leaderboard.md", leaderboard.render(summary))
-    if long:
+    drawn = {task.name: task.curves for task in summary.tasks if task.curves}
+    picture = folder.path / "accuracy_vs_claims.svg"
+    if drawn:
         from harness.reports import curves
 
-        drawn: dict[str, dict[str, Any]] = {}
-        for (task_name, model), scores in long.items():
-            drawn.setdefault(task_name, {})[model] = longform.curve(scores, options.preset.scoring.curve_claims)
-        curves.plot(drawn, folder.path / "accuracy_vs_claims.png", folder.path / "accuracy_vs_claims.svg")
+        curves.plot(drawn, picture.with_suffix(".png"), picture, titles={t.name: t.title for t in summary.tasks})
+    from harness.reports import html
+
+    curve_svg = picture.read_text(encoding="utf-8") if drawn else ""
+    folder.text("report.html", html.render(summary, html.answers(response_rows, claim_rows), curve_svg=curve_svg))
     return summary
 
 
@@ -163,6 +166,7 @@ def summarise(
         qa=qa,
         longform=long,
         exclusions=plan.exclusions,
+        curve_claims=options.preset.scoring.curve_claims,
         metadata={key: manifest[key] for key in ("preset", "variant", "worlds", "judge", "backend", "limit")},
         context={key: manifest[key] for key in ("command", "date", "hardware", "version")},
     )
