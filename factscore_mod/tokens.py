@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
 
 _STOP_WORDS = """
     a about after all also although an and any are as at be became because been before being between both but by
@@ -23,6 +22,8 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 _WORD = re.compile(r"[^\W_]+")
 _COMBINING = re.compile(r"[\u0300-\u036f]+")
+# Upper case to lower case, all but letters and digits to spaces: one pass where `_WORD` needs a match a word.
+_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 
 
 def fold(text: str) -> str:
@@ -32,7 +33,6 @@ def fold(text: str) -> str:
     return _COMBINING.sub("", unicodedata.normalize("NFKD", text.lower()))
 
 
-@lru_cache(maxsize=1 << 16)
 def _stem(word: str) -> str:
     """The S-stemmer (Harman 1991, "How effective is suffixing?", JASIS 42): plurals only, so names survive."""
     if len(word) < 4 or word[-1] != "s":
@@ -53,14 +53,32 @@ def numbers(word: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((word, stem, plural)))
 
 
+def _split(text: str) -> list[str]:
+    return text.translate(_ASCII).split() if text.isascii() else _WORD.findall(fold(text))
+
+
 def content_words(text: str) -> list[str]:
     """The words of `text` that are not stop words, in order, repeats and endings kept."""
-    return [word for word in _WORD.findall(fold(text)) if word not in STOP_WORDS]
+    return [word for word in _split(text) if word not in STOP_WORDS]
+
+
+class _Stems(dict[str, str]):
+    """The stem of each word asked for, empty for a stop word; forgets all when it has grown large."""
+
+    def __missing__(self, word: str) -> str:
+        if len(self) >= 1 << 17:
+            self.clear()
+        stem = "" if word in STOP_WORDS else _stem(word)
+        self[word] = stem
+        return stem
+
+
+_stems = _Stems()
 
 
 def words(text: str) -> list[str]:
     """`content_words` with plurals folded."""
-    return [_stem(word) for word in content_words(text)]
+    return [stem for word in _split(text) if (stem := _stems[word])]
 
 
 def whitespace(text: str) -> list[str]:
