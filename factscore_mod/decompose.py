@@ -56,7 +56,9 @@ _DISCOURSE = re.compile(
 _RELATIVE = re.compile(r",\s+(?:who|which)\s+(?P<body>[^,]+(?:, \d{4})?)(?P<end>,|$)")
 _APPOSITIVE = re.compile(r",\s+(?P<body>(?:an?|the|his|her|their)\s[^,]{3,80})(?P<end>,|$)")
 _PARTICIPLE = re.compile(r",\s+(?:(?:and|while|also)\s+)*(?P<verb>[a-z]{3,}ing)\s(?P<rest>[^;]+)$")
-_NOT_PARTICIPLES = frozenset(["including", "during", "being", "following", "according", "regarding", "having"])
+_NOT_PARTICIPLES = frozenset(
+    ["including", "during", "being", "following", "according", "regarding", "having"]
+)
 # Words that leave nothing to verify once a phrase of time is taken away from behind them.
 _EMPTY = AUXILIARIES | PREPOSITIONS | DETERMINERS | {"been", "first", "again", "up", "known", "took", "place"}
 
@@ -84,7 +86,7 @@ def decompose_response(topic: str, sentences: Iterable[Sentence]) -> tuple[Claim
 def decompose_sentence(sentence: str, topic: str = "") -> tuple[str, ...]:
     """The atomic claims of one sentence; `topic` is what a pronoun at its head refers to, or empty."""
     text = _clean(sentence)
-    if not re.search(r"\w", text) or text.endswith("?") or text.endswith(":"):
+    if not re.search(r"\w", text) or text.endswith(("?", ":")):
         return ()
     text, extra = _take_parentheses(text, topic)
     clauses: list[_Clause] = []
@@ -209,7 +211,7 @@ def _clauses_of(text: str, topic: str) -> list[_Clause]:
 
     main = _split_subject(text)
     if main is None:
-        return [_Clause("", text), *clauses] if not clauses else clauses
+        return clauses or [_Clause("", text)]
     subject, predicate = main[0].strip(" ,"), main[1]
     if adverbial:
         predicate = f"{predicate.rstrip('.')} {adverbial}"
@@ -350,5 +352,8 @@ def _times(predicate: str) -> list[str]:
     if not life and sum(not is_adverb(word) and word.lower() not in _EMPTY for word in rest.split()) < 2:
         return [predicate]
     if life:
-        return [*([rest] if rest.strip() != life.group() else []), f"{life.group()} {match.group().strip(' ,')}"]
+        return [
+            *([rest] if rest.strip() != life.group() else []),
+            f"{life.group()} {match.group().strip(' ,')}",
+        ]
     return [rest, predicate]

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import re
 
-AUXILIARIES = frozenset(
-    ["is", "are", "was", "were", "am", "be", "has", "have", "had", "does", "do", "did", "will", "would", "can", "could", "may", "might", "must", "shall", "should"]
+from factscore_mod.lexicon import words_of
+
+AUXILIARIES = words_of(
+    """
+    is are was were am be has have had does do did will would can could may might must shall should
+    """
 )
 
 # Base form, past and participle where they differ from the regular ones.
@@ -38,35 +42,56 @@ consists describes combines collaborates trains supports divides splits develops
 """
 
 IRREGULAR_PAST: dict[str, str] = {}
-_PARTICIPLES: set[str] = set()
-_BASES: set[str] = set()
 for _entry in _IRREGULAR.replace("\n", " ").split(";"):
     _base, _past, _participle = _entry.split()
     IRREGULAR_PAST[_base] = _past
-    _PARTICIPLES.add(_participle)
-    _BASES.add(_base)
 
 _PASTS = frozenset(IRREGULAR_PAST.values())
 _PRESENTS = frozenset(_PRESENT.split())
 # Words that end like a past form and are not one, or are mostly adjectives before a noun.
-_NOT_VERBS = frozenset(
-    ["united", "hundred", "sacred", "red", "bed", "wed", "need", "seed", "speed", "feed", "breed", "indeed", "led-in", "naked", "wicked", "beloved", "talented", "gifted", "renowned", "celebrated", "acclaimed", "esteemed", "respected", "so-called", "aged", "embed", "shed", "left", "set", "cut", "put", "read", "lay", "hit", "distinguished", "accomplished", "dedicated", "skilled", "varied", "limited", "related", "advanced", "noted", "untitled", "unreleased", "exaggerated", "aforementioned", "animated", "extended", "selected"]
+_NOT_VERBS = words_of(
+    """
+    united hundred sacred red bed wed need seed speed feed breed indeed led-in naked wicked beloved
+    talented gifted renowned celebrated acclaimed esteemed respected so-called aged embed shed left set
+    cut put read lay hit distinguished accomplished dedicated skilled varied limited related advanced
+    noted untitled unreleased exaggerated aforementioned animated extended selected
+    """
 )
-_ADVERBS = frozenset(
-    ["also", "later", "then", "subsequently", "eventually", "soon", "currently", "now", "formerly", "previously", "originally", "first", "once", "often", "initially", "finally", "still", "already", "never", "always", "even", "ultimately", "briefly", "quickly", "regularly", "widely"]
+_ADVERBS = words_of(
+    """
+    also later then subsequently eventually soon currently now formerly previously originally first once
+    often initially finally still already never always even ultimately briefly quickly regularly widely
+    """
 )
 #: Participles that stay passive when they are coordinated with another ("was born in A and raised in B").
-PASSIVE = frozenset(
-    ["born", "raised", "educated", "known", "considered", "regarded", "buried", "married", "named", "based", "brought", "bred", "credited", "inducted"]
+PASSIVE = words_of(
+    """
+    born raised educated known considered regarded buried married named based brought bred credited
+    inducted
+    """
 )
 
-SUBJECT_PRONOUNS = frozenset(["he", "she", "they", "it"])
-POSSESSIVE_PRONOUNS = frozenset(["his", "her", "their", "its"])
-PREPOSITIONS = frozenset(
-    ["in", "on", "at", "of", "for", "from", "by", "with", "as", "to", "into", "about", "under", "during", "after", "before", "against", "between", "among", "through", "over", "across", "around", "including", "like", "such", "than", "via", "within", "since", "until", "towards", "toward", "near", "alongside"]
+SUBJECT_PRONOUNS = words_of(
+    """
+    he she they it
+    """
 )
-DETERMINERS = frozenset(
-    ["a", "an", "the", "his", "her", "their", "its", "this", "that", "these", "those", "several", "many", "some", "two", "three", "four"]
+POSSESSIVE_PRONOUNS = words_of(
+    """
+    his her their its
+    """
+)
+PREPOSITIONS = words_of(
+    """
+    in on at of for from by with as to into about under during after before against between among
+    through over across around including like such than via within since until towards toward near
+    alongside
+    """
+)
+DETERMINERS = words_of(
+    """
+    a an the his her their its this that these those several many some two three four
+    """
 )
 
 _MONTH = (
@@ -93,7 +118,12 @@ def is_finite_verb(word: str, previous: str = "") -> bool:
     before = previous.lower().strip(",.;:\"'")
     if lowered in AUXILIARIES:
         return True
-    if before in DETERMINERS or before in PREPOSITIONS or lowered in _NOT_VERBS or ("-" in lowered and before):
+    if (
+        before in DETERMINERS
+        or before in PREPOSITIONS
+        or lowered in _NOT_VERBS
+        or ("-" in lowered and before)
+    ):
         return lowered.startswith("co-") and lowered.endswith("ed") and before not in DETERMINERS
     return lowered in _PASTS or lowered in _PRESENTS or (lowered.endswith("ed") and len(lowered) > 4)
 

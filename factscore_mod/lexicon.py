@@ -11,12 +11,35 @@ from functools import lru_cache
 
 from nltk.stem.snowball import SnowballStemmer
 
+
+def words_of(text: str) -> frozenset[str]:
+    """The words of a list written as one text."""
+    return frozenset(text.split())
+
+
 #: Function words of English, and words that only frame a statement. They carry no content to verify.
-STOP_WORDS = frozenset(
-    ["a", "an", "the", "this", "that", "these", "those", "some", "any", "each", "every", "such", "same", "other", "another", "both", "either", "neither", "all", "most", "more", "less", "least", "few", "many", "much", "several", "various", "own", "i", "me", "my", "mine", "we", "us", "our", "ours", "you", "your", "yours", "he", "him", "his", "himself", "she", "her", "hers", "herself", "it", "its", "itself", "they", "them", "their", "theirs", "themselves", "who", "whom", "whose", "which", "what", "where", "when", "why", "how", "there", "here", "am", "is", "are", "was", "were", "be", "been", "being", "do", "does", "did", "doing", "done", "have", "has", "had", "having", "will", "would", "shall", "should", "can", "could", "may", "might", "must", "ought", "about", "above", "across", "after", "against", "along", "among", "amid", "around", "as", "at", "before", "behind", "below", "beneath", "beside", "besides", "between", "beyond", "by", "despite", "down", "during", "except", "for", "from", "in", "inside", "into", "like", "near", "of", "off", "on", "onto", "out", "outside", "over", "past", "per", "since", "through", "throughout", "to", "toward", "towards", "under", "until", "unto", "up", "upon", "via", "with", "within", "without", "and", "or", "but", "nor", "so", "yet", "if", "then", "than", "because", "although", "though", "while", "whereas", "whether", "also", "too", "very", "just", "even", "still", "already", "again", "ever", "once", "only", "rather", "quite", "almost", "always", "often", "usually", "sometimes", "mainly", "mostly", "primarily", "particularly", "especially", "notably", "currently", "later", "eventually", "now", "well", "however", "therefore", "thus", "hence", "moreover", "furthermore", "additionally", "meanwhile", "s", "t", "re", "ve", "ll", "d", "m"]
+STOP_WORDS = words_of(
+    """
+    a an the this that these those some any each every such same other another both either neither all
+    most more less least few many much several various own i me my mine we us our ours you your yours he
+    him his himself she her hers herself it its itself they them their theirs themselves who whom whose
+    which what where when why how there here am is are was were be been being do does did doing done
+    have has had having will would shall should can could may might must ought about above across after
+    against along among amid around as at before behind below beneath beside besides between beyond by
+    despite down during except for from in inside into like near of off on onto out outside over past
+    per since through throughout to toward towards under until unto up upon via with within without and
+    or but nor so yet if then than because although though while whereas whether also too very just even
+    still already again ever once only rather quite almost always often usually sometimes mainly mostly
+    primarily particularly especially notably currently later eventually now well however therefore thus
+    hence moreover furthermore additionally meanwhile s t re ve ll d m
+    """
 )
 
-NEGATIONS = frozenset(["not", "no", "never", "none", "nobody", "nothing", "neither", "nor", "without", "cannot", "n't", "failed", "fails", "lacked", "lacks"])
+NEGATIONS = words_of(
+    """
+    not no never none nobody nothing neither nor without cannot n't failed fails lacked lacks
+    """
+)
 
 NUMBER_WORDS = {
     word: str(value)
@@ -31,8 +54,8 @@ NUMBER_WORDS = {
     for word in words.split()
 }  # fmt: skip
 
-MONTHS = (
-    ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
+MONTHS = words_of(
+    "january february march april may june july august september october november december"
 )
 
 # Country: its short names and the adjectives made from it.

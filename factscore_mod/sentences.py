@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Literal
 
+from factscore_mod.lexicon import words_of
 from factscore_mod.records import Sentence
 
 Splitter = Literal["nupunkt", "punkt"]
@@ -21,13 +22,13 @@ _HAS_WORD = re.compile(r"\w")
 # nupunkt's learnt list of abbreviations holds ordinary words ("carpenter", "mason"), after which it never ends a
 # sentence. A long word before a capital does end one, unless it is among the few long abbreviations of English.
 _LONG_WORD_END = re.compile(r"\b([^\W\d_]{4,})[.!?][\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(]?[A-Z])")
-_LONG_ABBREVIATIONS = frozenset(
+_LONG_ABBREVIATIONS = words_of(
     """
     adml approx assn assoc asst atty benj blvd bros calif capt cent chas cmdr col comdr cont corp dept dist elec
     elev engr esqr exec fig figs govt hist hons illus inst intl lieut maths messrs mich minn mmes natl okla orig
     oreg paras penn penna phila pres prof profs prov publ rept retd robt secy sept sgts supt suppl tenn thos trans
     treas univ vols wash
-    """.split()
+    """
 )
 
 
