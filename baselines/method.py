@@ -24,7 +24,7 @@ from train.template import PromptTemplate
 BUILT_IN = ("base", "sft", "popular", "sft_fictitious", "prereq_tune")
 
 
-class NotApplicable(Exception):  # noqa: N818 - not an error: an empty cell of a table, with its reason
+class NotApplicable(Exception):
     """A method is not defined for a task; the message is the reason that tables print."""
 
 
@@ -66,9 +66,7 @@ class Recipes:
             _require(value in allowed, f"{name}: {value!r} is none of {', '.join(allowed)}")
         kinds = {"statement", "passage", "real", "fake"}
         for key in self.knowledge_changes:
-            _require(
-                set(key.split("-")) <= kinds, f"knowledge_changes: {key!r} names no kind of knowledge set"
-            )
+            _require(set(key.split("-")) <= kinds, f"knowledge_changes: {key!r} names no kind of knowledge set")
 
     def knowledge_for(self, texts: KnowledgeSet) -> Recipe:
         """The knowledge recipe of one set of texts."""

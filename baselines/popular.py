@@ -29,9 +29,7 @@ def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) 
     recipe = recipes.sft
     if recipes.match_updates:
         recipe = replace(recipe, epochs=recipe.epochs * len(task.real) / len(kept))
-    return Stage(
-        name=f"{task.task}-popular", kind="sft", recipe=recipe, seed=seed, template=template, examples=kept
-    )
+    return Stage(name=f"{task.task}-popular", kind="sft", recipe=recipe, seed=seed, template=template, examples=kept)
 
 
 def keep(rows: Sequence[Example], recipes: Recipes, seed: int) -> tuple[Example, ...]:

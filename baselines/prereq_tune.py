@@ -22,8 +22,7 @@ from train.template import PromptTemplate
 @method(
     "prereq_tune",
     title="PREREQ-TUNE",
-    reference="Fictitious Synthetic Data Can Improve LLM Factuality via Prerequisite Learning, "
-    "arXiv 2410.19290.",
+    reference="Fictitious Synthetic Data Can Improve LLM Factuality via Prerequisite Learning, arXiv 2410.19290.",
 )
 def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage:
     """The skill stage, which needs one knowledge stage a set of texts."""

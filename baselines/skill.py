@@ -17,8 +17,7 @@ def knowledge_sets(task: TaskData, recipes: Recipes) -> tuple[KnowledgeSet, ...]
     return tuple(
         texts
         for texts in task.knowledge
-        if recipes.formats in ("both", texts.format)
-        and (texts.version in versions if texts.fake else with_real)
+        if recipes.formats in ("both", texts.format) and (texts.version in versions if texts.fake else with_real)
     )
 
 

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import baselines
 import pytest
-from baselines.method import METHODS, NotApplicable, Recipes
 
+import baselines
+from baselines.method import METHODS, NotApplicable, Recipes
 from train.rows import Example, KnowledgeSet, TaskData
 from train.stages import Recipe, Stage
 from train.template import PromptTemplate

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tiny_model import make_tiny_base
 
+from tests.tiny_model import make_tiny_base
 from train.collate import IGNORED, pad
 from train.encode import Encoded, EncodingError, encode_examples, encode_prompt, encode_texts
 from train.rows import Example

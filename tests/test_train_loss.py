@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny_model import make_tiny_base
 
+from tests.tiny_model import make_tiny_base
 from train.encode import Encoded, encode_examples
 from train.lora import AdapterSwitch, add_adapters, save_adapter, tensors_hash
 from train.plan import Plan

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny_model import make_tiny_base
 
+from tests.tiny_model import make_tiny_base
 from train.rows import Example
 from train.run import run_stage
 from train.stages import Recipe, Stage

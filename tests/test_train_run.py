@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny_model import make_tiny_base
 
+from tests.tiny_model import make_tiny_base
 from train.encode import encode_prompt
 from train.lora import AdapterError, adapter_weights_hash, combine, moves_logits
 from train.plan import StageError
@@ -108,7 +108,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[st
 def test_the_folder_holds_one_adapter_its_description_and_nothing_else(
     small: tuple[Path, Path, dict[str, Path]],
 ) -> None:
-    base, folder, dirs = small
+    _, folder, _ = small
     assert sorted(p.name for p in (folder / "adapters").iterdir()) == ["knowledge-0", "knowledge-1", "skill"]
     out = folder / "adapters" / "skill"
     assert sorted(p.name for p in out.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "stage.json"]

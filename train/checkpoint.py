@@ -78,9 +78,7 @@ def restore_optimiser(checkpoint: Path, optimiser: torch.optim.Optimizer) -> Non
     saved = load_file(checkpoint / OPTIMISER_FILE)
     for group in optimiser.param_groups:
         for index, parameter in enumerate(group["params"]):
-            optimiser.state[parameter] = {
-                name: saved[f"{index}.{name}"].to(parameter.device) for name in MOMENTS
-            }
+            optimiser.state[parameter] = {name: saved[f"{index}.{name}"].to(parameter.device) for name in MOMENTS}
 
 
 def _moments(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

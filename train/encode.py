@@ -120,6 +120,4 @@ def _with_bos(tokenizer: Any, ids: list[int], text: str) -> list[int]:
 
 def _report_truncation(truncated: int, rows: int, max_length: int) -> None:
     if truncated:
-        log.warning(
-            "%d of %d rows are longer than max_length = %d tokens and were cut", truncated, rows, max_length
-        )
+        log.warning("%d of %d rows are longer than max_length = %d tokens and were cut", truncated, rows, max_length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -105,9 +106,7 @@ def run_stage(
         now = time.monotonic()
         if checkpoint_dir and update < plan.updates and now - saved_at >= checkpoint_seconds:
             state = checkpoint.Progress(update, spent + now - started, tuple(losses))
-            checkpoint.save_checkpoint(
-                checkpoint_dir, fingerprint, state, switch.model, trainer.create_optimizer()
-            )
+            checkpoint.save_checkpoint(checkpoint_dir, fingerprint, state, switch.model, trainer.create_optimizer())
             saved_at = now
 
     trainer = StageTrainer(
@@ -125,14 +124,13 @@ def run_stage(
     try:
         if resumed:
             checkpoint.restore_optimiser(resumed[0], trainer.create_optimizer())
+        # The Trainer collects garbage first: searching all that torch loaded can outlast a small stage.
+        gc.freeze()
         trainer.train()
         report = StageReport(
             updates=plan.updates,
             tokens=sum(
-                len(encoded.rows[i].ids)
-                for batch in plan.micro_batches
-                for branch in batch
-                for i in branch.rows
+                len(encoded.rows[i].ids) for batch in plan.micro_batches for branch in batch for i in branch.rows
             ),
             seconds=spent + time.monotonic() - started,
             loss=losses[-1],
@@ -153,10 +151,13 @@ def run_stage(
             }
             (staging / STAGE_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
             _publish(staging, out_dir, fingerprint)
+            for leftover in out_dir.parent.glob(f".{out_dir.name}.partial-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
             if checkpoint_dir:
                 shutil.rmtree(checkpoint_dir, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
     finally:
+        gc.unfreeze()
         shutil.rmtree(staging, ignore_errors=True)
     return report
 
@@ -188,24 +189,18 @@ def _encode(stage: Stage, tokenizer: Any) -> EncodedRows:
         encoded = encode_examples(stage.examples, tokenizer, stage.template, stage.recipe.max_length)
     if not encoded.rows:
         field = "texts" if stage.kind == "knowledge" else "examples"
-        raise StageError(
-            f"{field}: stage {stage.name!r} ({stage.kind}) has nothing to train on; give it some rows"
-        )
+        raise StageError(f"{field}: stage {stage.name!r} ({stage.kind}) has nothing to train on; give it some rows")
     return encoded
 
 
-def _knowledge_folders(
-    stage: Stage, adapter_dirs: Mapping[str, Path], base_fingerprint: str
-) -> dict[str, Path]:
+def _knowledge_folders(stage: Stage, adapter_dirs: Mapping[str, Path], base_fingerprint: str) -> dict[str, Path]:
     from train.plan import StageError
 
     folders = {}
     for need in stage.needs:
         key = need.fingerprint(base_fingerprint)
         if key not in adapter_dirs:
-            raise StageError(
-                f"adapter_dirs: the adapter of {need.name!r} ({key[:12]}) is missing; train it first"
-            )
+            raise StageError(f"adapter_dirs: the adapter of {need.name!r} ({key[:12]}) is missing; train it first")
         folders[key] = adapter_dirs[key]
     return folders
 
@@ -227,9 +222,7 @@ def _report_of(out_dir: Path, fingerprint: str) -> StageReport:
         described = json.loads(path.read_text(encoding="utf-8"))
         report, found = described["report"], described["fingerprint"]
     except (OSError, ValueError, KeyError) as error:
-        raise StageError(
-            f"{path}: not a stage description ({error}); delete the folder and train again"
-        ) from error
+        raise StageError(f"{path}: not a stage description ({error}); delete the folder and train again") from error
     if found != fingerprint:
         raise StageError(f"{path}: holds the adapter of another stage ({found[:12]}); choose another folder")
     return StageReport(**report | {"losses": tuple(report["losses"])})

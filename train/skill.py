@@ -77,9 +77,7 @@ def plan_mixed(stage: Stage, rows: Sequence[Encoded], base_fingerprint: str) -> 
         for piece in split(update, parts):
             step = len(planned)
             branches = []
-            for version in sorted(
-                {stage.examples[i].version for i in piece if stage.examples[i].fake}, key=_order
-            ):
+            for version in sorted({stage.examples[i].version for i in piece if stage.examples[i].fake}, key=_order):
                 chosen = [i for i in piece if stage.examples[i].fake and stage.examples[i].version == version]
                 adapter = sampler.draw(step, fake=True, version=version)
                 branches.append(Branch(tuple(chosen), 1 / tokens, adapter))
@@ -135,7 +133,5 @@ def _rows_by_subject(stage: Stage) -> dict[str, dict[int, list[int]]]:
     versions = {version for of_subject in subjects.values() for version in of_subject}
     for subject, of_subject in subjects.items():
         if missing := sorted(versions - set(of_subject)):
-            raise StageError(
-                f"examples: {subject!r} has no row of version {missing}; every subject needs each version"
-            )
+            raise StageError(f"examples: {subject!r} has no row of version {missing}; every subject needs each version")
     return subjects

@@ -131,11 +131,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         )
         return self.lr_scheduler
 
-    def training_step(
-        self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
+    def training_step(self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of every branch of one micro-batch; returns its weighted loss."""
-        model.train()
+        if not model.training:
+            model.train()
         inputs = self._prepare_inputs(inputs)
         torch.manual_seed(derive_seed(self._seed, "dropout", inputs["index"]))
         total = torch.zeros((), device=self.args.device)
