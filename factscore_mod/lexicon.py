@@ -7,9 +7,11 @@ not help, because writers who change the word often change the fact. Only countr
 from __future__ import annotations
 
 import unicodedata
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
-from nltk.stem.snowball import SnowballStemmer
+if TYPE_CHECKING:
+    from nltk.stem.snowball import SnowballStemmer
 
 
 def words_of(text: str) -> frozenset[str]:
@@ -54,9 +56,7 @@ NUMBER_WORDS = {
     for word in words.split()
 }  # fmt: skip
 
-MONTHS = words_of(
-    "january february march april may june july august september october november december"
-)
+MONTHS = words_of("january february march april may june july august september october november december")
 
 # Country: its short names and the adjectives made from it.
 _COUNTRIES = """
@@ -149,7 +149,13 @@ def _table(text: str) -> dict[str, str]:
 
 COUNTRIES = _table(_COUNTRIES)
 
-_STEMMER = SnowballStemmer("english")
+
+@cache
+def _stemmer() -> SnowballStemmer:
+    # Importing nltk takes a second, and judges that are models never stem.
+    from nltk.stem.snowball import SnowballStemmer
+
+    return SnowballStemmer("english")
 
 
 def fold(word: str) -> str:
@@ -163,7 +169,7 @@ def fold(word: str) -> str:
 @lru_cache(maxsize=200_000)
 def stem(word: str) -> str:
     """The Snowball (Porter 2) stem of a folded word."""
-    return str(_STEMMER.stem(word))
+    return str(_stemmer().stem(word))
 
 
 @lru_cache(maxsize=200_000)
