@@ -58,10 +58,12 @@ Found = Literal["exact", "normalised", "search", "none"]
 _log = logging.getLogger(__name__)
 
 # A search reads the postings of its rarest words first and stops adding words at this many expected rows.
-_MOST_ROWS = 2000
+_MOST_ROWS = 1000
 _MOST_WORDS = 16
-# A title found by search contains the topic or is contained in it, and shares this much with it (Dice).
+# A title found by search differs from the topic by left out words only; this much has to be left (Dice), and two
+# words at least. `Thomas Jefferson` is not `Jefferson Thomas`, nor `Rosaline Elbay` the article on `Rosaline`.
 _ENOUGH_SHARED = 0.6
+_LEAST_SHARED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +265,8 @@ class KnowledgeSource:
         return None
 
     def _title_search(self, topic: str) -> int | None:
-        wanted = set(words(topic))
-        if not wanted:
+        wanted = words(topic)
+        if len(wanted) < _LEAST_SHARED:
             return None
         query = "SELECT rowid FROM title_index WHERE title_index MATCH ? LIMIT 200"
         candidates: set[int] = set()
@@ -273,9 +275,10 @@ class KnowledgeSource:
             candidates.update(row[0] for row in self._search_index().execute(query, (match,)))
         scored: list[tuple[float, int]] = []
         for number in candidates:
-            title = set(words(self._title(number)))
-            if title <= wanted or wanted <= title:
-                scored.append((2 * len(title & wanted) / (len(title) + len(wanted)), number))
+            title = words(self._title(number))
+            shorter, longer = sorted((title, wanted), key=len)
+            if len(shorter) >= _LEAST_SHARED and _is_shortened(shorter, longer):
+                scored.append((2 * len(shorter) / (len(title) + len(wanted)), number))
         scored.sort(key=lambda pair: (-pair[0], pair[1]))
         if not scored or scored[0][0] < _ENOUGH_SHARED:
             return None
@@ -359,6 +362,12 @@ def _without_markers(text: str) -> str:
     if "<s>" not in text and "</s>" not in text:
         return text.strip()
     return " ".join(text.replace("<s>", " ").replace("</s>", " ").split())
+
+
+def _is_shortened(shorter: list[str], longer: list[str]) -> bool:
+    """Whether leaving out words of `longer`, but not the first, gives `shorter`."""
+    rest = iter(longer)
+    return shorter[0] == longer[0] and all(word in rest for word in shorter)
 
 
 def _match(terms: list[str], operator: str) -> str:

@@ -38,8 +38,8 @@ from factscore_mod.knowledge_writer import COUNTED, Batch, Progress, connect, wr
 from factscore_mod.tokens import content_words
 
 _BATCH = 256  # articles handled at once
-_SAMPLE = 500  # articles that the commonest words are counted on
-_COMMON_SHARE = 0.01
+_SAMPLE = (500, 4000)  # articles that the commonest words are counted on: a hundredth, but at least, at most
+_COMMON_SHARE = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def build(
             total = int(read_meta(connection)["documents"])
             if not total:
                 raise KnowledgeError(f"nothing to build {out} from: the input holds no article")
-            step = max(1, total // _SAMPLE)
+            step = max(1, total // min(max(total // 100, _SAMPLE[0]), _SAMPLE[1]))
             rows = connection.execute("SELECT title, text FROM documents WHERE id % ? = 0 ORDER BY id", (step,))
             meta = _finish(connection, rows.fetchall(), passage_words)
     _publish(partial, out)

@@ -8,7 +8,7 @@ One SQLite file:
     redirects(title, key, target)       other titles as they were given
     passage_index                       FTS5 over title + passage; no text of its own
     title_index                         FTS5 over titles
-    common(term, share)                 words found in more than a hundredth of the passages
+    common(term, share)                 words found in more than two of a thousand passages
 
 The row number in `passage_index` is `document << 16 | position of the passage in its article`.
 """

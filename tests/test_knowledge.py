@@ -255,6 +255,8 @@ def test_scripts_without_spaces_are_cut_too() -> None:
         ("Sherlock Holmes", "Sherlock Holmes (character)", "normalised"),
         ("Michael Jordan (basketball)", "Michael Jordan", "normalised"),
         ("Marie Skłodowska Curie", "Marie Curie", "search"),
+        ("Curie Marie", "", "none"),
+        ("Zurich Insurance", "", "none"),
         ("Mercury (god)", "", "none"),
         ("Lost", "", "none"),
         ("Someone Unheard Of", "", "none"),
