@@ -18,6 +18,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import closing
@@ -34,6 +35,7 @@ from factscore_mod.knowledge_format import (
     POSITION_BITS,
     TITLE,
     Document,
+    KnowledgeBusyError,
     KnowledgeError,
     Redirect,
     read_meta,
@@ -46,6 +48,7 @@ from factscore_mod.tokens import content_words, numbers, words
 __all__ = [
     "BuildReport",
     "Document",
+    "KnowledgeBusyError",
     "KnowledgeError",
     "KnowledgeSource",
     "Redirect",
@@ -341,7 +344,11 @@ class KnowledgeSource:
             _log.warning("%s: the folder cannot be written to; the index is made anew for each run", self.path)
         if not side.exists():
             _log.warning("%s: no index of spellings and full text yet; building %s once", self.path, side)
-            build_side_index(self.rows(), self.rows(500), self.fingerprint, side)
+        while not side.exists():
+            try:
+                build_side_index(self.rows(), self.rows(500), self.fingerprint, side)
+            except KnowledgeBusyError:
+                time.sleep(1.0)  # another process builds it; if that dies, this one goes on where it was
         _check_whole(side)
         with closing(_Reader(side).connection()) as connection:
             if read_meta(connection).get("origin") != self.fingerprint:

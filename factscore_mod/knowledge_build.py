@@ -29,6 +29,7 @@ from factscore_mod.knowledge_format import (
     REDIRECT,
     TEXT_TABLE,
     Document,
+    KnowledgeBusyError,
     KnowledgeError,
     Redirect,
     read_meta,
@@ -94,7 +95,8 @@ def build(
         stream.skip(resumed_at, meta["digest"])
         write_all(partial, stream.batches(), parallel, progress)
         with closing(connect(partial)) as connection:
-            total = int(read_meta(connection)["documents"])
+            meta = stream.check_all_written(connection)
+            total = int(meta["documents"])
             if not total:
                 raise KnowledgeError(f"nothing to build {out} from: the input holds no article")
             step = max(1, total // min(max(total // 100, _SAMPLE[0]), _SAMPLE[1]))
@@ -142,6 +144,7 @@ def build_side_index(
         stream.skip(int(meta["read"]), meta["digest"])
         write_all(partial, stream.batches(), None, progress)
         with closing(connect(partial)) as connection:
+            stream.check_all_written(connection)
             _finish(connection, ((title, text) for _, title, text in sample), None)
     _publish(partial, out)
 
@@ -205,7 +208,15 @@ class _Stream:
         self._numbers.clear()
         return numbers
 
+    def check_all_written(self, connection: sqlite3.Connection) -> dict[str, str]:
+        """The file's `meta`, if it holds exactly what was read here; `KnowledgeBusyError` if not."""
+        meta = read_meta(connection)
+        if (meta["read"], meta["digest"], meta["complete"]) != (str(self._read), self._digest.hex(), "0"):
+            raise KnowledgeBusyError("another build has come in between; start this one again")
+        return meta
+
     def batches(self) -> Iterator[Batch]:
+        """The rest of the input, cut."""
         while items := self._next(_BATCH):
             cuts = [
                 None if self._size is None or isinstance(item, Redirect) else passages.cut(item.text, self._size)
@@ -265,6 +276,10 @@ def _finish(connection: sqlite3.Connection, sample: Iterable[tuple[str, str]], s
 
 def _publish(partial: Path, out: Path) -> None:
     """Give the finished file its name, durably."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(out)
+    try:
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(out)
+    except FileNotFoundError:
+        if not out.exists():  # else another process, which waited for this one, has done it
+            raise

@@ -33,6 +33,10 @@ class KnowledgeError(ValueError):
     """A knowledge source, or what it is built from, cannot be used; the message says why and what to do."""
 
 
+class KnowledgeBusyError(KnowledgeError):
+    """Another process is building the file at this moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """An article as a reader gives it. `redirects` are further titles that lead to it."""

@@ -23,6 +23,7 @@ from factscore_mod.knowledge_format import (
     TITLE,
     WITHOUT_PARENTHESES,
     Document,
+    KnowledgeBusyError,
     KnowledgeError,
     Redirect,
     read_meta,
@@ -69,9 +70,9 @@ def connect(partial: Path) -> sqlite3.Connection:
         connection.execute("COMMIT")
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise KnowledgeError(
-            f"{partial}: {error}; another build may be writing it: wait for that, or delete the file"
-        ) from error
+        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            raise KnowledgeBusyError(f"{partial}: another build is writing it; wait for that one") from error
+        raise KnowledgeError(f"{partial}: {error}; delete it and build again") from error
     return connection
 
 
@@ -82,10 +83,15 @@ class _Writer:
         self._connection = connect(partial)
         meta = read_meta(self._connection)
         self._counts = {key: int(meta[key]) for key in COUNTED}
+        self._read = int(meta["read"])
         self._batches = 0
 
     def write(self, batch: Batch) -> int:
         """Insert a batch; the number of inputs read so far."""
+        if batch.read - len(batch.items) != self._read:
+            # The file is let go for a moment when its writing moves to another process.
+            raise KnowledgeBusyError("another build has come in between; start this one again")
+        self._read = batch.read
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN")
         self._insert(batch)

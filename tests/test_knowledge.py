@@ -404,6 +404,17 @@ def test_factscore_file_is_opened_as_it_is(tmp_path: Path, caplog: pytest.LogCap
     assert again.fingerprint == opened.fingerprint
 
 
+def _search_in_a_process(path: str) -> str:
+    return KnowledgeSource.open(Path(path)).search("who broke the Enigma", 1)[0].title
+
+
+def test_processes_that_need_the_index_at_once_build_it_once(tmp_path: Path) -> None:
+    path = factscore_db(tmp_path / "enwiki.db")
+    with ProcessPoolExecutor(4) as pool:
+        assert set(pool.map(_search_in_a_process, [str(path)] * 8)) == {"Alan Turing"}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["enwiki.db", "enwiki.db.index"]
+
+
 def test_index_of_another_factscore_file_is_refused(tmp_path: Path) -> None:
     path = factscore_db(tmp_path / "enwiki.db")
     KnowledgeSource.open(path).search("Enigma")
