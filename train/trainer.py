@@ -109,6 +109,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         for unwanted in (PrinterCallback, ProgressCallback):
             self.remove_callback(unwanted)
         self._update_loss = torch.zeros((), device=self.args.device)
+        # The Trainer clears gradients through the model, which walks over all of its modules on every update.
+        switch.model.zero_grad = self._zero_grad
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the trained adapter alone."""
@@ -164,6 +166,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not counted: the Trainer would walk over all parameters on every step."""
         return 0
+
+    def _zero_grad(self, set_to_none: bool = True) -> None:
+        self.create_optimizer().zero_grad(set_to_none)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        return self.accelerator.clip_grad_norm_(self._switch.parameters, self._recipe.max_grad_norm)
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        return grad_norm
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
