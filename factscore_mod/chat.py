@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from factscore_mod.budget import Budget
@@ -47,6 +47,20 @@ class Ask:
         """The user message for one form of reply."""
         tail = self.as_json if form == "json" else self.as_line
         return f"{self.user}\n\n{tail}" if tail else self.user
+
+    def key(self) -> list[Any]:
+        """Everything that can change the reply, as JSON values."""
+        return [
+            self.prompt,
+            self.system,
+            self.user,
+            self.as_json,
+            self.as_line,
+            self.schema,
+            self.choices,
+            self.max_tokens,
+            self.logprobs,
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +155,7 @@ class Chat:
         A reply that is not `readable` is asked for again, `reasks` times at most; the last one is kept as it
         is. Equal requests at the same time are sent once. Raises CallFailed, BudgetReached, JudgeError.
         """
-        key = cache_key("reply", self.engine.model, self.engine.settings, asdict(ask))
+        key = cache_key("reply", self.engine.model, self.engine.settings, ask.key())
         stored = self._stored(key)
         if stored is not None:
             self.ledger.plans[ask.stage].cached_calls += stored[1].calls
@@ -194,7 +208,7 @@ class Chat:
             if readable(reply):
                 break
         if self.ledger.cache is not None:
-            self.ledger.cache.put(key, json.dumps({"reply": asdict(reply), "usage": asdict(usage)}))
+            self.ledger.cache.put(key, _to_row(reply, usage))
         return reply, usage
 
     def _count(self, usage: Usage, reply: Reply, dollars: float) -> Usage:
@@ -214,14 +228,9 @@ class Chat:
         text = self.ledger.cache.get(key) if self.ledger.cache is not None else None
         if text is None:
             return None
-        row = json.loads(text)
-        tokens = tuple(
-            Token(t["text"], tuple((word, logprob) for word, logprob in t["alternatives"]))
-            for t in row["reply"].pop("tokens")
-        )
-        usage = _as_cached(Usage(**row["usage"]))
+        reply, usage = _from_row(text)
         self.ledger.cached += usage.calls
-        return Reply(**row["reply"], tokens=tokens), usage
+        return reply, _as_cached(usage)
 
     def _pretend(self, ask: Ask) -> tuple[Reply, Usage]:
         """A made-up reply of a dry run, with its cost noted."""
@@ -244,6 +253,21 @@ class Chat:
     async def aclose(self) -> None:
         """Close the engine's connections."""
         await self.engine.aclose()
+
+
+def _to_row(reply: Reply, usage: Usage) -> str:
+    """What the cache keeps of a reply: plain fields in a fixed order."""
+    tokens = [[token.text, token.alternatives] for token in reply.tokens]
+    counts = [reply.prompt_tokens, reply.completion_tokens, usage.calls]
+    totals = [usage.prompt_tokens, usage.completion_tokens, usage.dollars]
+    return json.dumps([reply.text, reply.form, reply.finish, tokens, *counts, *totals])
+
+
+def _from_row(text: str) -> tuple[Reply, Usage]:
+    words, form, finish, tokens, prompt, completion, calls, all_prompt, all_completion, dollars = json.loads(text)
+    made = tuple(Token(word, tuple((other, logprob) for other, logprob in others)) for word, others in tokens)
+    usage = Usage(calls, 0, all_prompt, all_completion, dollars)
+    return Reply(words, form, finish, prompt, completion, made), usage
 
 
 def _as_cached(usage: Usage) -> Usage:

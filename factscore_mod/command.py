@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,7 +142,7 @@ def score_file(
     part = out / f"{CLAIMS}.part"
     scored: list[ScoredResponse] = []
     stopped = ""
-    with part.open("w", encoding="utf-8") as file:
+    with part.open("w", encoding="utf-8") as file, _rare_collection():
         try:
             for response in scorer.iter_generations(items):
                 file.write(to_line(response))
@@ -165,6 +167,17 @@ def score_file(
         dollars=ledger.dollars,
         corrupt_cache_rows=scorer.cache.corrupt if scorer.cache is not None else 0,
     )
+
+
+@contextmanager
+def _rare_collection() -> Iterator[None]:
+    """Look for reference cycles less often: records have none, and looking took a sixth of the time of a run."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def make_scorer(knowledge: Path, options: ScoreOptions, *, dry: bool = False) -> FactScorer:

@@ -324,16 +324,21 @@ def _iterate(stream: AsyncGenerator[T], close: Callable[[], Coroutine[Any, Any, 
         busy = True
     except RuntimeError:
         busy = False
-    runner = asyncio.Runner()
+    # Not asyncio.Runner: it sets signal handlers at each step, at the price of a repr of every result.
+    loop = asyncio.new_event_loop()
     with ThreadPoolExecutor(1) as thread:
 
-        def here_or_there(function: Callable[..., Any], *arguments: Any) -> Any:
-            return thread.submit(function, *arguments).result() if busy else function(*arguments)
+        def run(work: Coroutine[Any, Any, Any]) -> Any:
+            if busy:
+                return thread.submit(loop.run_until_complete, work).result()
+            return loop.run_until_complete(work)
 
         try:
-            while (value := here_or_there(runner.run, following())) is not end:
+            while (value := run(following())) is not end:
                 yield value
         finally:
-            here_or_there(runner.run, stream.aclose())
-            here_or_there(runner.run, close())
-            here_or_there(runner.close)
+            run(stream.aclose())
+            run(close())
+            run(loop.shutdown_asyncgens())
+            run(loop.shutdown_default_executor())
+            loop.close()

@@ -19,8 +19,8 @@ from factscore_mod.profiles import MODIFIED, Profile
 ARTICLES = {
     "Ada Lovelace": "Ada Lovelace was born in London in 1815. She was an English mathematician. She married William "
     "King in 1835. She translated an article by Luigi Menabrea and added notes.",
-    "Marie Curie": "Marie Curie was born in Warsaw in 1867. She discovered radium and polonium. She won the Nobel Prize "
-    "in Physics in 1903 and the Nobel Prize in Chemistry in 1911.",
+    "Marie Curie": "Marie Curie was born in Warsaw in 1867. She discovered radium and polonium. She won the "
+    "Nobel Prize in Physics in 1903 and the Nobel Prize in Chemistry in 1911.",
     "Grace Hopper": "Grace Hopper was born in New York City in 1906. She was a rear admiral of the United States Navy.",
 }
 
@@ -77,9 +77,7 @@ def scripted_judge(
     """A judge of that profile whose model is the script."""
     engine = ScriptedEngine(script, form)
     chat = Chat(engine, ledger or Ledger(), reasks)
-    decomposer = (
-        SentenceDecomposer(chat, profile) if profile.decomposition == "per_sentence" else WholeDecomposer(chat)
-    )
+    decomposer = SentenceDecomposer(chat, profile) if profile.decomposition == "per_sentence" else WholeDecomposer(chat)
     verifier = (
         TrueFalseVerifier(chat, profile) if profile.verification == "true_false" else StructuredVerifier(chat, profile)
     )

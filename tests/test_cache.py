@@ -122,7 +122,9 @@ def test_what_was_put_before_a_kill_is_there_after_it(tmp_path: Path) -> None:
     import subprocess
 
     path = tmp_path / "c.sqlite"
-    code = f"from tests.test_cache import _write_for_ever; from pathlib import Path; _write_for_ever(Path({str(path)!r}))"
+    code = (
+        f"from tests.test_cache import _write_for_ever; from pathlib import Path; _write_for_ever(Path({str(path)!r}))"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     last = -1
@@ -154,7 +156,7 @@ def test_replies_are_kept_even_where_the_response_was_not_finished(tmp_path: Pat
     ledger = Ledger(ReplyCache(cache))
     from factscore_mod.chat import CallFailed
 
-    judge, first = scripted_judge(
+    judge, _ = scripted_judge(
         lambda ask: honest(ask) if ask.stage == "decompose" else CallFailed("down"), ledger=ledger
     )
     [scored] = FactScorer(judge, knowledge(), cache=ledger.cache).score(TOPICS[:1], TEXTS[:1])
@@ -173,7 +175,10 @@ def test_model_settings_and_prompt_text_are_in_the_key(tmp_path: Path) -> None:
     paid = len(engine.asks)
     for change in ("model", "settings", "text", "profile"):
         changed, engine = scripted_judge(
-            honest, FACTSCORE if change == "profile" else scorer.profile, ledger, "json" if change == "settings" else "line"
+            honest,
+            FACTSCORE if change == "profile" else scorer.profile,
+            ledger,
+            "json" if change == "settings" else "line",
         )
         if change == "model":
             changed, engine = _another_model(ledger)
@@ -184,7 +189,7 @@ def test_model_settings_and_prompt_text_are_in_the_key(tmp_path: Path) -> None:
 
 
 def _another_model(ledger: Ledger):  # type: ignore[no-untyped-def]
-    judge, engine = scripted_judge(honest, ledger=ledger)
+    _, engine = scripted_judge(honest, ledger=ledger)
     engine.model = "another"
     from factscore_mod.chat import Chat
     from factscore_mod.judges import Judge
@@ -207,9 +212,7 @@ def test_an_unreadable_reply_is_paid_for_once(tmp_path: Path) -> None:
     cache = ReplyCache(tmp_path / "c.sqlite")
     for expected in (3, 0):
         ledger = Ledger(cache, Budget())
-        judge, engine = scripted_judge(
-            lambda ask: Reply("?") if ask.stage == "verify" else honest(ask), ledger=ledger
-        )
+        judge, engine = scripted_judge(lambda ask: Reply("?") if ask.stage == "verify" else honest(ask), ledger=ledger)
         text = "Marie Curie was born in Warsaw in 1867."
         [scored] = FactScorer(judge, knowledge(), cache=cache).score(["Marie Curie"], [text])
         assert scored.count("unparsed") == 1

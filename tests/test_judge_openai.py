@@ -63,7 +63,9 @@ def test_the_whole_path(profile: str) -> None:
 def test_each_fault_loses_nothing(fault: str) -> None:
     clean, _ = score(responses=12)
     faulty, stats = score(
-        MockOptions(fault_rate=0.4, faults=(fault,), retry_after=0.02, stall=0.5, seed=1), 12, timeout=0.3  # type: ignore[arg-type]
+        MockOptions(fault_rate=0.4, faults=(fault,), retry_after=0.02, stall=0.5, seed=1),
+        12,
+        timeout=0.3,  # type: ignore[arg-type]
     )
     assert stats["faults"][fault] > 0
     assert [r.claims for r in faulty] == [r.claims for r in clean]

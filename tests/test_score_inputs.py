@@ -41,7 +41,7 @@ def test_factscores_own_lines(tmp_path: Path) -> None:
 
 
 def test_our_lines_csv_json_and_gzip_read_alike(tmp_path: Path) -> None:
-    rows = [{"id": "a", "topic": "T", "output": "One\nline, \"two\"", "claims": ["x", "y"]}, {"id": "b", "output": "é"}]
+    rows = [{"id": "a", "topic": "T", "output": 'One\nline, "two"', "claims": ["x", "y"]}, {"id": "b", "output": "é"}]
     jsonl = lines(tmp_path / "g.jsonl", list(rows))
     (tmp_path / "g.json").write_text(json.dumps(rows))
     with gzip.open(tmp_path / "g.jsonl.gz", "wt") as file:

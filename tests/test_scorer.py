@@ -390,7 +390,9 @@ class TestCompat:
     def test_abstention_detection_and_unknown_sources(self, tmp_path: object) -> None:
         scorer = CompatibleScorer("retrieval+mock", cache_dir=str(tmp_path), abstain_detection_type="generic")
         scorer.register_knowledge_source("mine", db_path=str(knowledge()))
-        out = scorer.get_score(["Ada Lovelace"] * 2, ["I'm sorry, I cannot help with that.", ADA], knowledge_source="mine")
+        out = scorer.get_score(
+            ["Ada Lovelace"] * 2, ["I'm sorry, I cannot help with that.", ADA], knowledge_source="mine"
+        )
         assert [d is None for d in out["decisions"]] == [True, False]
         with pytest.raises(ValueError, match="not registered"):
             scorer.get_score(["a"], ["b"], knowledge_source="other")
