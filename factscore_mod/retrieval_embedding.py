@@ -24,7 +24,10 @@ class Embedder(Protocol):
 
 
 class SentenceEmbedder:
-    """A model of sentence-transformers: a folder or a hub name. Raises `ValueError` where the extra is absent."""
+    """A model of sentence-transformers: a folder or a hub name.
+
+    Raises `ValueError` where the extra is not installed or the model cannot be loaded.
+    """
 
     def __init__(self, model: str = DEFAULT_MODEL, *, batch_size: int = 32, device: str | None = None) -> None:
         try:
@@ -34,8 +37,11 @@ class SentenceEmbedder:
                 f"embedding retrieval with {model} needs {error.name}; "
                 "pip install 'llm-factuality-harness[embedding]', or retrieve with bm25"
             ) from error
-        self.name = model
-        self._model: Any = SentenceTransformer(model, device=device)
+        self.name = str(model)
+        try:
+            self._model: Any = SentenceTransformer(self.name, device=device)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"embedding model {model} cannot be loaded: {error}") from error
         self._batch_size = batch_size
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.floating[Any]]:
