@@ -15,20 +15,22 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from factscore_mod.coordination import (
+    coordinated_verbs,
+    join_commas,
+    noun_phrase_at_end,
+    simple_predicates,
+    split_commas,
+)
 from factscore_mod.grammar import (
-    AUXILIARIES,
     DATE,
-    DETERMINERS,
-    PASSIVE,
     POSSESSIVE_PRONOUNS,
-    PREPOSITIONS,
     SUBJECT_PRONOUNS,
-    TIME_PHRASE,
-    article_for,
     is_adverb,
     is_finite_verb,
     past_of_gerund,
 )
+from factscore_mod.lexicon import words_of
 from factscore_mod.records import Claim, Sentence
 
 #: No sentence yields more claims than this; a longer list is cut into its first items.
@@ -36,6 +38,7 @@ MAX_CLAIMS = 24
 
 _CITATION = re.compile(r"\s*\[\d+(?:[,\-\u2013 ]+\d+)*\]")
 _MARKUP = re.compile(r"[*_`#]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}")
+_PERSONAL = re.compile(r"\b(?:he|she|his|her)\b", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 _PARENTHESIS = re.compile(r"\s*\(([^()]*)\)")
 _LIFE_SPAN = re.compile(rf"^(?:born |b\. )?({DATE}) ?[\u2013\u2014-] ?({DATE})$")
@@ -46,21 +49,18 @@ _CLAUSE_BREAK = re.compile(
     r"|,\s+(?=(?:he|she|they)\s)"
 )
 _FRONT = re.compile(
-    r"^(?P<front>(?:In|On|At|During|After|Before|From|Since|Throughout|By|Between|Until|As|Following|With|For|Under)"
+    r"^(?P<front>(?:Born|In|On|At|During|After|Before|From|Since|Throughout|By|Between|Until|As|Following|With|For|Under)"
     r"\s[^,]{2,70}(?:, (?:19|20)\d\d)?),\s+(?P<rest>.+)$"
 )
 _DISCOURSE = re.compile(
     r"^(?:However|Additionally|Furthermore|Moreover|Also|Later|Finally|Eventually|Overall|Today|Currently|Meanwhile"
     r"|In addition|As a result|Subsequently|Notably|Then|And|But),?\s+(?=\S)"
 )
-_RELATIVE = re.compile(r",\s+(?:who|which)\s+(?P<body>[^,]+(?:, \d{4})?)(?P<end>,|$)")
+_RELATIVE = re.compile(r",\s+(?P<pronoun>who|which|whose)\s+(?P<body>[^,]+(?:, \d{4})?)(?P<end>,|$)")
+_BORN_PHRASE = re.compile(r",\s+(?P<body>(?:born|died|known|named|nicknamed)\s[^,]{3,80})(?P<end>,|$)")
 _APPOSITIVE = re.compile(r",\s+(?P<body>(?:an?|the|his|her|their)\s[^,]{3,80})(?P<end>,|$)")
 _PARTICIPLE = re.compile(r",\s+(?:(?:and|while|also)\s+)*(?P<verb>[a-z]{3,}ing)\s(?P<rest>[^;]+)$")
-_NOT_PARTICIPLES = frozenset(
-    ["including", "during", "being", "following", "according", "regarding", "having"]
-)
-# Words that leave nothing to verify once a phrase of time is taken away from behind them.
-_EMPTY = AUXILIARIES | PREPOSITIONS | DETERMINERS | {"been", "first", "again", "up", "known", "took", "place"}
+_NOT_PARTICIPLES = words_of("including during being following according regarding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,48 +73,55 @@ class _Clause:
 
 def decompose_response(topic: str, sentences: Iterable[Sentence]) -> tuple[Claim, ...]:
     """The claims of a response in reading order, without repetitions of the same wording."""
+    sentences = tuple(sentences)
+    # Where the response calls its topic "he" or "she", an "it" or a "they" is somebody or something else.
+    personal = any(_PERSONAL.search(sentence.text) for sentence in sentences)
     claims: list[Claim] = []
     seen: set[str] = set()
     for sentence in sentences:
-        for text in decompose_sentence(sentence.text, topic):
+        for text in decompose_sentence(sentence.text, topic, personal=personal):
             if text.lower() not in seen:
                 seen.add(text.lower())
                 claims.append(Claim(text, sentence.index))
     return tuple(claims)
 
 
-def decompose_sentence(sentence: str, topic: str = "") -> tuple[str, ...]:
-    """The atomic claims of one sentence; `topic` is what a pronoun at its head refers to, or empty."""
+def decompose_sentence(sentence: str, topic: str = "", *, personal: bool = False) -> tuple[str, ...]:
+    """The atomic claims of one sentence; `topic` is what a pronoun at its head refers to, or empty.
+
+    `personal` says that the topic is called "he" or "she" elsewhere, so that "it" and "they" are not the topic.
+    """
     text = _clean(sentence)
     if not re.search(r"\w", text) or text.endswith(("?", ":")):
         return ()
-    text, extra = _take_parentheses(text, topic)
-    clauses: list[_Clause] = []
-    for part in _independent(text):
-        clauses.extend(_clauses_of(part, topic))
-    written: list[str] = []
-    for clause in clauses:
-        for predicate in _coordinated_verbs(clause.predicate):
-            for item in _coordinated_nouns(predicate):
-                written.extend(_write(clause.subject, piece, topic) for piece in _times(item))
-    written.extend(extra)
-    unique = dict.fromkeys(claim for claim in written if _is_claim(claim))
-    return tuple(list(unique)[:MAX_CLAIMS]) or (_finish(resolve_subject(text, topic)),)
+    text, written = _take_parentheses(text, topic)
+    pieces = [
+        f"{clause.subject} {predicate}".strip()
+        for part in _independent(join_commas(text))
+        for clause in _clauses_of(part)
+        for predicate in simple_predicates(clause.predicate)
+    ]
+    written = [_finish(resolve_subject(piece, topic, personal=personal)) for piece in pieces] + written
+    unique = dict.fromkeys(claim for claim in written if len(claim.split()) >= 3)
+    return tuple(unique)[:MAX_CLAIMS] or (_finish(resolve_subject(text, topic, personal=personal)),)
 
 
-def resolve_subject(text: str, topic: str) -> str:
+def resolve_subject(text: str, topic: str, *, personal: bool = False) -> str:
     """Replace a pronoun, or a lone part of the topic's name, at the head of `text` by the topic."""
+    topic = _PARENTHESIS.sub("", topic).strip()
     if not topic:
         return text
     head, _, rest = text.partition(" ")
     bare = head.strip(",").lower()
+    if personal and bare in ("it", "its", "they", "their"):
+        return text
     if bare in SUBJECT_PRONOUNS:
         return f"{topic} {rest}"
     if bare in POSSESSIVE_PRONOUNS:
         return f"{topic}'s {rest}"
     parts = topic.split()
     name, possessive, _ = head.partition("'s")
-    if len(parts) > 1 and name in parts and name[:1].isupper() and not rest.startswith(tuple(parts)):
+    if len(parts) > 1 and name in parts and name[:1].isupper() and not rest[:1].isupper():
         return f"{topic}{possessive} {rest}"
     return text
 
@@ -126,22 +133,14 @@ def _clean(sentence: str) -> str:
 
 
 def _finish(text: str) -> str:
-    text = _SPACE.sub(" ", text).strip(" ,;:.\u2013\u2014-")
+    text = _SPACE.sub(" ", split_commas(text)).strip(" ,;:.\u2013\u2014-")
     return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
-def _is_claim(text: str) -> bool:
-    return len(text.split()) >= 3
-
-
-def _write(subject: str, predicate: str, topic: str) -> str:
-    return _finish(resolve_subject(f"{subject} {predicate}".strip(), topic))
 
 
 def _take_parentheses(text: str, topic: str) -> tuple[str, list[str]]:
     """Dates of life become claims of their own; a year after a title is kept in place; the rest is dropped."""
     extra: list[str] = []
-    subject = topic or text.split(" (")[0]
+    subject = _PARENTHESIS.sub("", topic).strip() or text.split(" (")[0]
 
     def replacement(match: re.Match[str]) -> str:
         inner = match.group(1).strip()
@@ -168,9 +167,15 @@ def _on(date: str) -> str:
 
 
 def _independent(text: str) -> list[str]:
-    """Clauses that have their own subject."""
-    parts = [part.strip(" ,") for part in _CLAUSE_BREAK.split(text)]
-    return [part for part in parts if part]
+    """Clauses that have their own subject; a piece without a verb ("In 1999, ...") stays with what follows."""
+    parts: list[str] = []
+    start = 0
+    for cut in _CLAUSE_BREAK.finditer(text):
+        piece = text[start : cut.start()].strip(" ,")
+        if _split_subject(piece):
+            parts.append(piece)
+            start = cut.end()
+    return [*parts, text[start:].strip(" ,")]
 
 
 def _split_subject(text: str) -> tuple[str, str] | None:
@@ -185,175 +190,74 @@ def _split_subject(text: str) -> tuple[str, str] | None:
     return None
 
 
-def _clauses_of(text: str, topic: str) -> list[_Clause]:
+def _clauses_of(text: str) -> list[_Clause]:
     front = _FRONT.match(text)
     adverbial = ""
+    clauses: list[_Clause] = []
     if front and _split_subject(front["rest"]):
         text = front["rest"]
         adverbial = front["front"][:1].lower() + front["front"][1:]
-    clauses: list[_Clause] = []
 
     participle = _PARTICIPLE.search(text)
+    past = None
     if participle and participle["verb"] not in _NOT_PARTICIPLES:
-        past = past_of_gerund(participle["verb"])
+        past = "has" if participle["verb"] == "having" else past_of_gerund(participle["verb"])
         text = text[: participle.start()]
-    else:
-        participle = None
 
-    for pattern, verb in ((_RELATIVE, ""), (_APPOSITIVE, "is ")):
+    for pattern, copula in ((_RELATIVE, ""), (_BORN_PHRASE, "was "), (_APPOSITIVE, "is ")):
         while match := pattern.search(text):
-            owner = _antecedent(text[: match.start()])
-            if not owner or (pattern is _APPOSITIVE and not match["end"] and " and " in match["body"]):
+            owner = _antecedent(text[: match.start()], wide=not copula)
+            if not owner or (copula and _is_list_item(match["body"], text[match.end() :])):
                 break
-            clauses.append(_Clause(owner, verb + match["body"]))
-            before, after = text[: match.start()], text[match.end() :]
-            text = before + " " + after.strip() if after.strip() else before
+            if not copula and match["pronoun"] == "whose":
+                owner += "'s"
+            clauses.append(_Clause(owner, copula + match["body"]))
+            after = text[match.end() :].strip()
+            text = f"{text[: match.start()]} {after}".strip()
 
     main = _split_subject(text)
     if main is None:
         return clauses or [_Clause("", text)]
-    subject, predicate = main[0].strip(" ,"), main[1]
-    if adverbial:
-        predicate = f"{predicate.rstrip('.')} {adverbial}"
+    subject, predicate = main[0].strip(" ,"), main[1].rstrip(".")
+    if adverbial.startswith("born "):
+        clauses.append(_Clause(subject, f"was {adverbial}"))
+    elif adverbial:
+        # Behind the last of several verbs it would be read with that one alone.
+        first, *others = coordinated_verbs(predicate)
+        clauses[:0] = [_Clause(subject, other) for other in others]
+        predicate = f"{first} {adverbial}"
     found = [_Clause(subject, predicate), *clauses]
     if participle and past:
         found.append(_Clause(subject, f"{past} {participle['rest']}"))
     return found
 
 
-def _antecedent(before: str) -> str:
-    """The noun phrase that ends `before`: what a relative clause or an appositive is about."""
-    words = before.split(" ")
-    if not words:
-        return ""
+def _is_list_item(body: str, after: str) -> bool:
+    """Whether what looks like an appositive is a member of a list: `an Oscar, a Tony Award, and an Emmy`."""
+    if not after:
+        return " and " in body
+    return after.lstrip().startswith(("and ", "or ")) and body.split(" ")[-1][:1].isupper()
+
+
+def _antecedent(before: str, *, wide: bool) -> str:
+    """The noun phrase that ends `before`: what a relative clause or an appositive is about.
+
+    Names are recognised by their capitals. `wide` also takes a phrase in lower case behind the last preposition
+    or verb ("his acting skills, which ...").
+    """
     if _split_subject(before) is None:
         return before
-    taken: list[str] = []
-    for word in reversed(words):
-        if (
-            word[:1].isupper()
-            or word[:1].isdigit()
-            or word[:1] == '"'
-            or (taken and word in ("of", "the", "and"))
-        ):
-            taken.insert(0, word)
-        else:
-            break
-    while taken and taken[0] in ("of", "the", "and"):
-        taken.pop(0)
-    return " ".join(taken)
-
-
-def _coordinated_verbs(predicate: str) -> list[str]:
-    """`was born in A and grew up in B` -> two predicates; an auxiliary is not carried over unless it must be."""
-    words = predicate.split(" ")
-    cuts = [0]
-    for index in range(1, len(words) - 1):
-        joined = words[index] in ("and", "but") or words[index - 1].endswith(",")
-        if not joined:
-            continue
-        start = index + 1 if words[index] in ("and", "but") else index
-        verb = start
-        while verb < len(words) - 1 and is_adverb(words[verb]):
-            verb += 1
-        if verb < len(words) - 1 and is_finite_verb(words[verb]) and words[verb][-1] not in ",.":
-            cuts.append(index)
-    pieces = [" ".join(words[a:b]) for a, b in zip(cuts, [*cuts[1:], len(words)], strict=True)]
-    passive = words[0] in ("is", "was", "were", "are")
-    result: list[str] = []
-    for number, piece in enumerate(pieces):
-        piece = re.sub(r"^(?:and|but)\s+", "", piece).strip(" ,")
-        first = next((w for w in piece.split(" ") if not is_adverb(w)), "")
-        if number and passive and first in PASSIVE:
-            piece = f"{words[0]} {piece}"
-        if piece:
-            result.append(piece)
-    return result
-
-
-def _coordinated_nouns(predicate: str) -> list[str]:
-    """`is an actor, director, and writer` -> three predicates with the words before and after the list."""
-    text = predicate.rstrip(". ")
-    match = re.search(r"^(?P<before>.*?)(?P<items>(?:[^,]+, )+?[^,]*?,? ?\b(?:and|or) )(?P<last>.+)$", text)
-    if match:
-        found = _split_items(text)
-        if found:
-            return found
-    pair = re.search(r"^(?P<left>.+?) and (?P<right>.+)$", text)
-    if pair and "between" not in text:
-        return _split_pair(pair["left"], pair["right"]) or [text]
-    return [text]
-
-
-def _split_items(text: str) -> list[str]:
-    parts = re.split(r",\s+(?:and |or )?", text)
-    if len(parts) < 2:
-        return []
-    if not re.search(r",\s+(?:and|or) ", text):
-        head, joint, tail = parts[-1].partition(" and ")
-        if not joint:
-            return []
-        parts = [*parts[:-1], head, tail]
-    if len(parts) < 3 or any(not part or len(part.split()) > 8 for part in parts[1:]):
-        return []
-    prefix, first = _item_start(parts[0])
-    if not first:
-        return []
-    items = [first, *parts[1:]]
-    return [_with_prefix(prefix, item, first) for item in items]
-
-
-def _split_pair(left: str, right: str) -> list[str]:
-    prefix, first = _item_start(left)
-    if not first or len(right.split()) > 8 or len(first.split()) > 6:
-        return []
-    lone_names = " " not in first and first[:1].isupper() and right[:1].isupper()
-    if lone_names and prefix.endswith((" of", " for")):
-        return []
-    return [_with_prefix(prefix, first, first), _with_prefix(prefix, right, first)]
-
-
-def _item_start(text: str) -> tuple[str, str]:
-    """Cut the words before a list from its first item, at the last preposition, verb or article."""
-    words = text.split(" ")
-    for index in range(len(words) - 1, -1, -1):
-        word = words[index].lower()
-        previous = words[index - 1] if index else ""
-        if (
-            word in PREPOSITIONS
-            or word in AUXILIARIES
-            or index == 0
-            or is_finite_verb(words[index], previous)
-        ):
-            return " ".join(words[: index + 1]), " ".join(words[index + 1 :])
-    return "", text
-
-
-def _with_prefix(prefix: str, item: str, first: str) -> str:
-    """Put an item after the prefix, with an article if the first item had one and this one needs it."""
-    head = first.split(" ")[0].lower()
-    own = item.split(" ")[0].lower()
-    if own in PREPOSITIONS and prefix.split(" ")[-1].lower() in PREPOSITIONS:
-        prefix = prefix.rpartition(" ")[0]
-    if head in ("a", "an") and own not in DETERMINERS and own not in PREPOSITIONS and item[:1].islower():
-        item = f"{article_for(item)} {item}"
-    return f"{prefix} {item}"
-
-
-def _times(predicate: str) -> list[str]:
-    """A predicate with a phrase of time gives two claims: without it, and with it."""
-    match = TIME_PHRASE.search(predicate)
-    if not match:
-        return [predicate]
-    rest = re.sub(
-        r"^((?:was|were|is) born|died), ", r"\1 ", predicate[: match.start()] + predicate[match.end() :]
-    )
-    life = re.match(r"(?:was|were|is) born\b|died\b", predicate)
-    if not life and sum(not is_adverb(word) and word.lower() not in _EMPTY for word in rest.split()) < 2:
-        return [predicate]
-    if life:
-        return [
-            *([rest] if rest.strip() != life.group() else []),
-            f"{life.group()} {match.group().strip(' ,')}",
-        ]
-    return [rest, predicate]
+    words = before.split(" ")
+    start = len(words)
+    while start and (
+        words[start - 1][:1] in '"\u201c'
+        or words[start - 1][:1].isupper()
+        or words[start - 1] in ("of", "the")
+    ):
+        start -= 1
+    while start < len(words) and words[start] in ("of", "the"):
+        start += 1
+    if start < len(words) or not wide:
+        return " ".join(words[start:])
+    phrase = noun_phrase_at_end(before)
+    return phrase if len(phrase.split()) > 1 else ""

@@ -68,6 +68,7 @@ PASSIVE = words_of(
     """
     born raised educated known considered regarded buried married named based brought bred credited
     inducted
+    elected appointed awarded nominated promoted selected drafted arrested tortured killed executed sentenced
     """
 )
 
@@ -100,13 +101,15 @@ _MONTH = (
 )
 _YEAR = r"(?:1[0-9]{3}|20[0-9]{2})"
 DATE = (
-    rf"(?:{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? {_YEAR}|\d{{1,2}}(?:st|nd|rd|th)? (?:of )?{_MONTH},? {_YEAR}"
-    rf"|{_MONTH},? {_YEAR}|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?|(?:early |mid-?|late |the )*{_YEAR}s?)"
+    rf"(?:{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?[,\u201a]? {_YEAR}"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)? (?:of )?{_MONTH}[,\u201a]? {_YEAR}"
+    rf"|{_MONTH}[,\u201a]? {_YEAR}|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?|(?:early |mid-?|late |the )*{_YEAR}s?)"
 )
 #: A phrase of time: `in 1990`, `on May 5, 1950`, `from 1990 to 1995`, `between 1990 and 1995`.
 TIME_PHRASE = re.compile(
     rf",? ?\b(?:from {DATE} (?:to|until|through) (?:{DATE}|the present|present)|between {DATE} and {DATE}"
-    rf"|(?:in|on|since|until|by|during|around|circa) (?:the )?(?:early |mid-?|late )?{DATE})(?=[\s,.;]|$)"
+    rf"|(?:in|on|since|until|by|during|around|circa) (?:the )?(?:early |mid-?|late )?{DATE}(?: and (?:the )?{DATE})?)"
+    r"(?=[\s,.;]|$)"
 )
 
 
@@ -131,7 +134,7 @@ def is_finite_verb(word: str, previous: str = "") -> bool:
 def is_adverb(word: str) -> bool:
     """Whether a word may stand between a subject and its verb."""
     lowered = word.lower().strip(",")
-    return lowered in _ADVERBS or (lowered.endswith("ly") and len(lowered) > 4)
+    return lowered in _ADVERBS or (word[:1].islower() and lowered.endswith("ly") and len(lowered) > 4)
 
 
 def past_of_gerund(word: str) -> str | None:

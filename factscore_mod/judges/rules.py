@@ -6,20 +6,20 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from factscore_mod import decompose as decompose_module
-from factscore_mod import lexicon as lexicon_module
-from factscore_mod import verify as verify_module
 from factscore_mod.decompose import decompose_response
 from factscore_mod.records import Claim, Evidence, Judgement, Sentence, Usage
 from factscore_mod.verify import verify_claim
 
+_DECOMPOSITION = ("coordination.py", "decompose.py", "grammar.py", "lexicon.py")
+_VERIFICATION = ("lexicon.py", "sentences.py", "verify.py")
+
 
 @cache
-def _source_hash(*files: str | None) -> str:
-    """A hash of the rules' own source: a changed rule is another judge to every cache."""
+def _source_hash(files: tuple[str, ...]) -> str:
+    """A hash of the rules' own source: changed rules are another judge to every cache."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(Path(str(file)).read_bytes())
+        digest.update((Path(__file__).parent.parent / file).read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -29,9 +29,7 @@ class RulesDecomposer:
     name = "rules"
 
     def __init__(self) -> None:
-        self.fingerprint = (
-            f"rules-decompose:{_source_hash(decompose_module.__file__, lexicon_module.__file__)}"
-        )
+        self.fingerprint = f"rules-decompose:{_source_hash(_DECOMPOSITION)}"
 
     async def decompose(
         self, topic: str, text: str, sentences: tuple[Sentence, ...]
@@ -46,7 +44,7 @@ class RulesVerifier:
     name = "rules"
 
     def __init__(self) -> None:
-        self.fingerprint = f"rules-verify:{_source_hash(verify_module.__file__, lexicon_module.__file__)}"
+        self.fingerprint = f"rules-verify:{_source_hash(_VERIFICATION)}"
 
     async def verify(
         self, topic: str, claims: tuple[Claim, ...], evidence: tuple[Evidence, ...]
