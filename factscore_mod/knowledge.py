@@ -250,34 +250,25 @@ class KnowledgeSource:
     def _normalised(self, topic: str) -> int | None:
         key = title_key(topic)
         index = self._search_index()
-        rows = index.execute("SELECT kind, document FROM names WHERE key = ? ORDER BY kind, document", (key,))
-        by_kind: dict[int, list[int]] = {}
-        for kind, document in rows:
-            by_kind.setdefault(kind, []).append(document)
-        # The best kind of name decides; several articles of one kind are no answer.
-        for _, documents in sorted(by_kind.items()):
-            if len(documents) == 1:
-                return documents[0]
-            return None
-        bare = title_key(without_parentheses(topic))
-        if bare != key:
+        rows = index.execute("SELECT kind, document FROM names WHERE key = ? ORDER BY kind", (key,)).fetchall()
+        if rows:
+            # The best kind of name decides; several articles of that kind are no answer.
+            documents = [document for kind, document in rows if kind == rows[0][0]]
+        else:
             query = "SELECT document FROM names WHERE key = ? AND kind = ?"
+            bare = title_key(without_parentheses(topic))
             documents = [row[0] for row in index.execute(query, (bare, TITLE))]
-            if len(documents) == 1:
-                return int(documents[0])
-        return None
+        return int(documents[0]) if len(documents) == 1 else None
 
     def _title_search(self, topic: str) -> int | None:
         wanted = words(topic)
         if len(wanted) < _LEAST_SHARED:
             return None
-        query = "SELECT rowid FROM title_index WHERE title_index MATCH ? LIMIT 200"
-        candidates: set[int] = set()
-        asked = content_words(topic)
-        for match in (_match(asked, "AND"), _match(asked, "OR")):
-            candidates.update(row[0] for row in self._search_index().execute(query, (match,)))
+        first, *others = content_words(topic)
+        match = f"{_match([first], 'AND')} AND ({_match(others, 'OR')})"
+        query = "SELECT rowid FROM title_index WHERE title_index MATCH ? LIMIT 2000"
         scored: list[tuple[float, int]] = []
-        for number in candidates:
+        for (number,) in self._search_index().execute(query, (match,)).fetchall():
             title = words(self._title(number))
             shorter, longer = sorted((title, wanted), key=len)
             if len(shorter) >= _LEAST_SHARED and _is_shortened(shorter, longer):
