@@ -250,7 +250,9 @@ def test_a_base_that_fails_the_gate_leaves_nothing_behind(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_the_same_seeds_make_the_same_base(tmp_path: Path) -> None:
-    short = replace(BASE, planned_tokens=4096, chunk_tokens=1024, max_tokens=4096, recall_at_least=0.0, head_at_least=0.0)
+    short = replace(
+        BASE, planned_tokens=4096, chunk_tokens=1024, max_tokens=4096, recall_at_least=0.0, head_at_least=0.0
+    )
     for name in ("a", "b"):
         pretrain_base(WORLD, short, 1, 2, tmp_path / name)
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
