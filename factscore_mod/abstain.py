@@ -32,20 +32,28 @@ _KNOWLEDGE = (
     r"|know|sufficient|enough|any)"
 )
 
-_REFUSALS = tuple(
+# What the writer says of itself, or of the sources it was given.
+_OWN_REFUSALS = tuple(
     re.compile(pattern)
     for pattern in (
         rf"\b{_SELF}\b[^.]{{0,30}}\b{_CANNOT} (?:\w+ ){{0,2}}{_OFFER}\b",
-        rf"^(?:{_APOLOGY}[^.]{{0,60}}?\b)?{_CANNOT} (?:\w+ ){{0,2}}{_OFFER}\b",
         rf"\b{_SELF}(?: currently| really| also)? {_HAVE_NOT}[^.]{{0,40}}\b{_KNOWLEDGE}\b",
         r"\bi(?:'m| am) not (?:sure (?:who|what|which)|familiar with|aware of)",
         r"\bi do(?: not|n't) know\b",
+        r"\bthere (?:is|are) no (?:\w+ ){0,2}information\b[^.]*\b(?:search results?|provided|context|available)\b",
+        r"\bas an ai\b[^.]*\b(?:cannot|can't|do not|don't|unable)\b",
+    )
+)
+# What could also be a statement about the topic, and is a refusal only at the very beginning.
+_OPENING_REFUSALS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"^(?:{_APOLOGY}[^.]{{0,60}}?\b)?{_CANNOT} (?:\w+ ){{0,2}}{_OFFER}\b",
         rf"^(?:{_APOLOGY}[, ]+(?:but )?)?(?:there (?:is|are|was|were)|i found) (?:no|not (?:any|enough)|very little)"
         r" (?:\w+ ){0,4}(?:information|details?|data|records?|results?|biograph\w*|mention|person|evidence)\b",
         rf"^{_APOLOGY}\b[^.]*\b(?:no|not|n't|without)\b[^.]*\b(?:information|details?|context|data|results?)\b",
         r"\b(?:search )?(?:results?|context|documents?|sources?)\b[^.]{0,30}"
         r"\b(?:is|are|was|were) (?:not (?:about|related to|relevant)|unrelated to)\b",
-        r"\bas an ai\b[^.]*\b(?:cannot|can't|do not|don't|unable)\b",
         r"^no (?:relevant |specific |biographical )?(?:information|results?|data|details?)\b[^.]*"
         r"\b(?:found|available|provided)\b",
         r"^(?:unknown|n/a|none|no answer|not available|no information)\W*$",
@@ -55,10 +63,11 @@ _REFUSALS = tuple(
 
 def is_abstention(text: str) -> bool:
     """Whether `text` declines to answer; empty text and text without a word is an abstention too."""
-    lowered = text.replace("\u2019", "'").lower()
-    sentences = split_sentences(lowered)
-    if not sentences:
+    opening = [
+        sentence.text.replace("\u2019", "'").lower() for sentence in split_sentences(text)[:OPENING_SENTENCES]
+    ]
+    if not opening:
         return True
-    return any(
-        refusal.search(sentence.text) for sentence in sentences[:OPENING_SENTENCES] for refusal in _REFUSALS
+    return any(refusal.search(opening[0]) for refusal in _OPENING_REFUSALS) or any(
+        refusal.search(sentence) for sentence in opening for refusal in _OWN_REFUSALS
     )

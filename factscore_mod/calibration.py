@@ -102,7 +102,8 @@ class SetResult:
         if not math.isnan(self.overlap_balanced_accuracy):
             baseline = f"{self.overlap_balanced_accuracy:.3f}, AUROC {self.overlap_auroc:.3f}"
         elif self.extra:
-            baseline = ", ".join(f"{name} {value:.3f}" for name, value in self.extra.items())
+            names = ("coverage", "matching", "count_correlation")
+            baseline = ", ".join(f"{name} {self.extra[name]:.3f}" for name in names)
         return (
             self.set,
             f"{self.n}",

@@ -73,14 +73,14 @@ def coordinated_verbs(predicate: str) -> list[str]:
     """`was born in A and grew up in B` -> both; the auxiliary is carried over to a bare passive participle."""
     words = predicate.split(" ")
     cuts = [0]
-    for index in range(1, len(words) - 1):
+    for index in range(1, len(words)):
         joint = words[index] in ("and", "but")
         if not joint and not words[index - 1].endswith(","):
             continue
         verb = index + 1 if joint else index
         while verb < len(words) - 1 and is_adverb(words[verb]):
             verb += 1
-        if verb < len(words) - 1 and is_finite_verb(words[verb]) and words[verb][-1] not in ",.":
+        if verb < len(words) and is_finite_verb(words[verb]) and not words[verb].endswith(","):
             if _only_verbs(words[cuts[-1] : index]):
                 return [predicate]  # "wrote, produced and directed films": the object belongs to all
             cuts.append(index)
