@@ -6,6 +6,7 @@ attributes, so that a sentence can be right for one reason only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -248,3 +249,13 @@ def build_schema(invented: dict[str, tuple[str, ...]], country_of: dict[str, str
         ),
     )  # fmt: skip
     return Schema({"persons": persons, "medical": medical}, country_of)
+
+
+def schema_texts() -> Iterator[str]:
+    """Every wording, question and ordinary value: English that no invented word may imitate."""
+    kinds = ("cities", "companies", "universities", "spouses", "prizes", "discoverers", "substances")
+    for attributes in build_schema(dict.fromkeys(kinds, ()), {}).attributes.values():
+        for attribute in attributes:
+            yield from (attribute.question, attribute.answer, *attribute.values, *attribute.fixed)
+            for forms in attribute.running.values():
+                yield from forms

@@ -16,20 +16,15 @@ import numpy as np
 
 from harness.data.miniature_names import invent, lower_words
 from harness.data.miniature_schema import (
-    BOOKS,
     COUNTRIES,
     DOMAINS,
-    GROUPS,
     KINDS,
-    MATERIALS,
-    OCCUPATIONS,
-    ORGANS,
-    SYMPTOMS,
     Attribute,
     Domain,
     Kind,
     Schema,
     build_schema,
+    schema_texts,
 )
 from train.seeds import derive_seed
 
@@ -181,7 +176,7 @@ def generator(seed: int, *purpose: str | int) -> np.random.Generator:
 def build_world(config: WorldConfig, seed: int) -> World:
     """Draw a world. Pure: the same configuration and seed give the same world on every machine."""
     rng = generator(seed, "names")
-    taken = lower_words((*OCCUPATIONS, *BOOKS, *COUNTRIES, *ORGANS, *SYMPTOMS, *MATERIALS, *GROUPS, _SCHEMA_WORDS))
+    taken = lower_words(schema_texts())
     lists = {
         kind: invent(kind, config.invented_values, rng, taken)
         for kind in ("cities", "companies", "universities", "spouses", "prizes", "discoverers", "substances")
@@ -197,19 +192,6 @@ def build_world(config: WorldConfig, seed: int) -> World:
         entities += _real_entities(config, seed, schema, domain, names[:real_count])
         fictitious += _fictitious_entities(config, seed, schema, domain, names[real_count:])
     return World(config, seed, schema, tuple(entities), tuple(fictitious))
-
-
-# Words of the wordings that an invented name must not equal.
-_SCHEMA_WORDS = (
-    "a alma are as at award became began behind best body book born brings about by came can career cause caused "
-    "childhood city combined common company compound contact country damages dates degree description discovered "
-    "discoverer discovery earned employer entered extracted first followed from given graduated granted grew "
-    "group helps home honour identified in is it joined known leads linked living made main married mater most "
-    "observed occupation of offered on organ origin paired part partner patients performed place prescribed "
-    "prize produce profession published raw received relies repairs report reported requires responds result "
-    "scientist served serves sign spouse strikes studied substance symptom taken targets that the they tied to "
-    "took tools town treated trigger under university up used uses was were with won work worked world wrote year"
-)
 
 
 def _names(domain: Domain, count: int, rng: np.random.Generator, taken: set[str]) -> list[tuple[str, Kind]]:
@@ -252,7 +234,7 @@ def _real_entities(
     entities = []
     for (name, kind), split, quantile in zip(names, splits, quantiles, strict=True):
         facts = _draw(attributes, rng)
-        # About 2 attributes at the tail and all at the head, with noise: half a standard normal or so.
+        # One or two attributes at the tail, all at the head, and noise so that popularity does not tell the number.
         wanted = round(1.5 + 6.5 * float(quantile) + 0.8 * float(rng.standard_normal()))
         count = min(max(wanted, 1), len(attributes))
         covered = tuple(facts[int(i)] for i in rng.permutation(len(facts))[:count])
