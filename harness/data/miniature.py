@@ -36,7 +36,7 @@ LONGFORM_TASKS: tuple[Domain, ...] = DOMAINS
 TASKS = ("popqa", "hotpotqa", "persons", "medical", "grounding", "memorization")
 
 # Raise when a change here changes rows or texts of an equal configuration: what was made of the old ones is left alone.
-SOURCE_FORMAT = 1
+SOURCE_FORMAT = 2
 
 
 class MiniatureSource:
