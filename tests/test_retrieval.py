@@ -19,7 +19,7 @@ from factscore_mod.bm25 import ArticleIndex
 from factscore_mod.knowledge import Document, KnowledgeSource, build
 from factscore_mod.retrieval import Retriever
 from factscore_mod.retrieval_embedding import fuse
-from factscore_mod.tokens import whitespace, words
+from factscore_mod.tokens import numbers, whitespace, words
 
 TOPICS = ("childhood", "schooling", "travels", "marriages", "inventions", "lawsuits", "gardens", "funerals")
 
@@ -78,6 +78,12 @@ def test_words_fold_case_accents_plurals_and_drop_stop_words() -> None:
         "500",
     ]
     assert words("gas status class ladies") == ["gas", "status", "class", "lady"]
+
+
+def test_both_numbers_of_a_noun_are_searched_for() -> None:
+    assert numbers("city") == ("city", "cities")
+    assert numbers("planets") == ("planets", "planet")
+    assert numbers("1990s") == ("1990s",)
 
 
 def test_whitespace_is_factscores_tokenisation() -> None:
