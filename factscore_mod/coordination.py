@@ -34,6 +34,7 @@ _WHO = re.compile(r"^(?P<copula>(?:is|was) (?:an?|the) [^,]+?),? who (?P<rest>.+
 _COPULA = re.compile(
     r"^(?P<copula>is|was) an? (?P<words>(?:[\w-]+ ){0,2}?)(?P<country>[A-Z][a-z]+) (?P<rest>[a-z].*)$"
 )
+_RELATIVES = frozenset({"where", "which", "whom", "whose"})
 _LIST = re.compile(r",? (?:and|or) ")
 _COMMA = "\u201a"
 
@@ -73,7 +74,9 @@ def coordinated_verbs(predicate: str) -> list[str]:
     """`was born in A and grew up in B` -> both; the auxiliary is carried over to a bare passive participle."""
     words = predicate.split(" ")
     cuts = [0]
-    for index in range(1, len(words)):
+    # What stands behind "where" or "which" has a subject of its own.
+    end = next((i for i, word in enumerate(words) if word.strip(",") in _RELATIVES), len(words))
+    for index in range(1, end):
         joint = words[index] in ("and", "but")
         if not joint and not words[index - 1].endswith(","):
             continue
@@ -113,7 +116,7 @@ def _coordinated_nouns(predicate: str) -> list[str]:
     main, tail, _ = text.partition(", with ")
     if tail:
         return [*_coordinated_nouns(main), text]
-    if "between" in text:
+    if "between" in text or not _RELATIVES.isdisjoint(text.split(" ")):
         return [text]
     found = _listed(text)
     return found if len(found) > 1 else _paired(text)

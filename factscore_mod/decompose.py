@@ -46,6 +46,7 @@ _BORN = re.compile(rf"^(?:born|b\.) (?:on |in )?(?P<date>{DATE})(?:,? (?P<rest>(
 _CLAUSE_BREAK = re.compile(
     r"\s*;\s*(?:however,\s*|and\s+|but\s+)?"
     r"|,?\s+(?:and|but|while|where|when|although|though|whereas)\s+(?=(?:he|she|they|it|his|her|their|its)\s)"
+    r"|,?\s+(?:during|in|after|for|with|at|by|from|through)\s+which\s+(?=(?:he|she|they|it)\s)"
     r"|,\s+(?=(?:he|she|they)\s)"
 )
 _FRONT = re.compile(
@@ -56,10 +57,13 @@ _DISCOURSE = re.compile(
     r"^(?:However|Additionally|Furthermore|Moreover|Also|Later|Finally|Eventually|Overall|Today|Currently|Meanwhile"
     r"|In addition|As a result|Subsequently|Notably|Then|And|But),?\s+(?=\S)"
 )
-_RELATIVE = re.compile(r",\s+(?P<pronoun>who|which|whose)\s+(?P<body>[^,]+(?:, \d{4})?)(?P<end>,|$)")
+_RELATIVE = re.compile(
+    r",\s+(?P<pronoun>who|which|whose)\s+(?!(?:he|she|they|it|his|her)\s)(?P<body>[^,]+(?:, \d{4})?)(?P<end>,|$)"
+)
 _BORN_PHRASE = re.compile(r",\s+(?P<body>(?:born|died|known|named|nicknamed)\s[^,]{3,80})(?P<end>,|$)")
 _APPOSITIVE = re.compile(r",\s+(?P<body>(?:an?|the|his|her|their)\s[^,]{3,80})(?P<end>,|$)")
 _PARTICIPLE = re.compile(r",\s+(?:(?:and|while|also)\s+)*(?P<verb>[a-z]{3,}ing)\s(?P<rest>[^;]+)$")
+_GERUND_JOINT = re.compile(r",? and ([a-z]{3,}ing)(?= )")
 _NOT_PARTICIPLES = words_of("including during being following according regarding")
 
 
@@ -228,7 +232,10 @@ def _clauses_of(text: str) -> list[_Clause]:
         predicate = f"{first} {adverbial}"
     found = [_Clause(subject, predicate), *clauses]
     if participle and past:
-        found.append(_Clause(subject, f"{past} {participle['rest']}"))
+        first, *others = _GERUND_JOINT.split(participle["rest"])
+        found.append(_Clause(subject, f"{past} {first}"))
+        for verb, rest in zip(others[::2], others[1::2], strict=True):
+            found.append(_Clause(subject, f"{past_of_gerund(verb) or verb}{rest}"))
     return found
 
 
