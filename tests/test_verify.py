@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factscore_mod.judges.rules import RulesVerifier
+from factscore_mod.reading import content_tokens
 from factscore_mod.records import Claim, Evidence, Passage
-from factscore_mod.verify import COEFFICIENTS, THRESHOLD, content_tokens, verify_claim
+from factscore_mod.verify import COEFFICIENTS, THRESHOLD, verify_claim
 
 TOPIC = "Marlo Venn"
 ARTICLE = (

@@ -11,7 +11,7 @@ from factscore_mod.records import Claim, Evidence, Judgement, Sentence, Usage
 from factscore_mod.verify import verify_claim
 
 _DECOMPOSITION = ("coordination.py", "decompose.py", "grammar.py", "lexicon.py")
-_VERIFICATION = ("lexicon.py", "sentences.py", "verify.py")
+_VERIFICATION = ("lexicon.py", "reading.py", "sentences.py", "verify.py")
 
 
 @cache
