@@ -116,7 +116,7 @@ def plan_run(options: RunOptions) -> Plan:
     for world in range(options.worlds):
         source = make_source(options, world)
         sources.append(source.name)
-        base_job, base_dir, base_fingerprint = _base(options, world)
+        base_job, base_dir, base_fingerprint = _base(options, world, source)
         bases.append(str(base_dir))
         if base_job:
             jobs[base_job.key] = base_job
@@ -142,7 +142,7 @@ def plan_run(options: RunOptions) -> Plan:
     return Plan(tuple(jobs.values()), tuple(cells), exclusions, tuple(bases), tuple(sources))
 
 
-def _base(options: RunOptions, world: int) -> tuple[Job | None, Path, str]:
+def _base(options: RunOptions, world: int, source: Source) -> tuple[Job | None, Path, str]:
     """The job that makes the base (None where it is ready made), its folder and its fingerprint."""
     section = options.preset.base
     if options.base is None and section.kind == "miniature":
@@ -150,10 +150,11 @@ def _base(options: RunOptions, world: int) -> tuple[Job | None, Path, str]:
         world_seed = options.seed + world
         base_seed = (options.base_seed if options.base_seed is not None else options.seed) + world
         from harness.data.miniature_base import BaseConfig
-        from harness.data.miniature_world import WorldConfig
 
-        world_made, base_made = WorldConfig.from_dict(world_config), BaseConfig.from_dict(section.settings)
-        key = digest(["base", BASE_FORMAT, world_made, base_made, world_seed, base_seed])
+        # The source's fingerprint holds the world but not the variant, which changes the corpus alone.
+        settings = BaseConfig.from_dict(section.settings)
+        variant = world_config.get("variant", "familiar")
+        key = digest(["base", BASE_FORMAT, source.fingerprint, variant, settings, base_seed])
         out = home() / "bases" / key[:32]
         payload = PretrainBase(world_config, section.settings, world_seed, base_seed)
         return Job(key, "base", f"world {world}: pre-train the base", out, payload), out, key
