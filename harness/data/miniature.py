@@ -36,7 +36,7 @@ LONGFORM_TASKS: tuple[Domain, ...] = DOMAINS
 TASKS = ("popqa", "hotpotqa", "persons", "medical", "grounding", "memorization")
 
 # Raise when a change here changes rows or texts of an equal configuration: what was made of the old ones is left alone.
-SOURCE_FORMAT = 2
+SOURCE_FORMAT = 3
 
 
 class MiniatureSource:
@@ -234,7 +234,11 @@ class MiniatureSource:
     def _texts(
         self, form: KnowledgeFormat, subjects: Sequence[tuple[Entity | FictitiousEntity, tuple[Fact, ...]]]
     ) -> tuple[str, ...]:
-        """Raw texts: sentences in several wordings, or passages that give all facts in several orders."""
+        """Raw texts: sentences in several wordings, or passages that give all facts in several orders.
+
+        A passage ends as passages of the corpus do. Were its end not marked, its adapter would learn that a
+        sentence is always followed by another, and a skill adapter trained over it would learn to undo that.
+        """
         texts = []
         for entity, facts in subjects:
             key = "|".join(fact.value for fact in facts)
@@ -246,7 +250,8 @@ class MiniatureSource:
                     texts += [text.statement(self.world, entity, fact, wording) for wording in wordings]
             else:
                 for _ in range(self.config.passages):
-                    texts.append(text.passage(self.world, entity, rng.sample(facts, len(facts)), rng))
+                    told = text.passage(self.world, entity, rng.sample(facts, len(facts)), rng)
+                    texts.append(told + text.END_OF_DOCUMENT)
         return tuple(texts)
 
 

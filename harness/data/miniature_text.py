@@ -20,6 +20,8 @@ QUIZ_FRAME = "Quiz! {q} {a}"
 ENTRY_FRAME = "Here is an entry on {s}. {a}"
 FRAMES = (QUIZ_FRAME, ENTRY_FRAME)
 FINAL_ANSWER = "final answer: "
+# The tokenizer's end-of-sequence token: it ends the corpus's passages, and so the passages of knowledge texts.
+END_OF_DOCUMENT = "<eos>"
 LOCATION_WORDINGS = 3
 WORDINGS = 4
 RUNNING_WORDINGS = 2

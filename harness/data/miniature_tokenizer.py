@@ -19,7 +19,7 @@ from train.template import PromptTemplate
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-BOS, EOS, PAD, UNKNOWN = "<bos>", "<eos>", "<pad>", "<unk>"
+BOS, EOS, PAD, UNKNOWN = "<bos>", text.END_OF_DOCUMENT, "<pad>", "<unk>"
 _PIECE = r" ?[A-Za-z]+| ?[0-9]+|\n| ?[^\sA-Za-z0-9]|\s"
 _BEGINS_AS_IS = r"^ (?=Question:|\s)"
 
