@@ -76,7 +76,7 @@ def reference(base: Path, prompt: str, new_tokens: int) -> list[int]:
     return [token for token in out[0, ids.shape[1] :].tolist() if token != 1]
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["auto", "sdpa", "eager"])
 def test_a_padded_batch_equals_each_prompt_alone_in_transformers_own_generate(base: Path, attention: str) -> None:
     backend = TransformersBackend(base, batch_size=4, attention=attention)
     got = answers(backend, Decoding(max_new_tokens=12))

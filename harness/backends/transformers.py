@@ -17,6 +17,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.backends.attention import use_grouped
 from harness.backends.weights import AdapterInert, BackendError, base_fingerprint, load_adapter
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class TransformersBackend:
     """Greedy generation for one base model and any number of its adapters.
 
     `base_dir` is a model folder or hub id, in safetensors. `dtype` is `auto` (fp32 on CPU, bf16 on a GPU that
-    has it, else fp16) or a torch dtype's name; `device` is `auto` (GPU if there is one) or a torch device.
+    has it, else fp16) or a torch dtype's name; `device` is `auto` (GPU if there is one) or a torch device;
+    `attention` is `auto` (grouped SDPA on CPU, else SDPA) or a name that transformers knows.
     Nothing is loaded before the first prompt that needs an answer, so that a list with no open request costs
     nothing. Decoder-only models with a key-value cache are supported.
 
@@ -91,7 +93,7 @@ class TransformersBackend:
         dtype: str = "auto",
         device: str = "auto",
         batch_size: int = 64,
-        attention: str = "sdpa",
+        attention: str = "auto",
         trust_remote_code: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -315,12 +317,14 @@ class TransformersBackend:
             model = AutoModelForCausalLM.from_pretrained(
                 self.base_dir,
                 dtype=getattr(torch, dtype),
-                attn_implementation=self._attention,
+                attn_implementation="sdpa" if self._attention == "auto" else self._attention,
                 use_safetensors=True,
                 trust_remote_code=self._trust,
             )
         except (OSError, ValueError) as error:
             raise BackendError(f"{self.base_dir}: the model cannot be loaded: {error}") from error
+        if self._attention == "auto" and device == "cpu":
+            use_grouped(model)
         return model.to(device).eval()
 
     @cached_property
