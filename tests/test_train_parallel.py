@@ -19,9 +19,11 @@ from train.stages import Recipe, Stage
 
 BASE = "base"
 WORDS = ["Question", ":", "Answer", "who", "?", ".", *(f"w{i}" for i in range(30))]
+# Some of the six updates reach the clipping threshold: Adam alone would hide gradients of the wrong scale.
 RECIPE = Recipe(
-    rank=4, alpha=8, dropout=0.1, learning_rate=1e-2, batch_size=8, micro_batch_size=2, precision="fp32", epochs=3
-)
+    rank=4, alpha=8, dropout=0.1, learning_rate=1e-2, batch_size=8, micro_batch_size=2, precision="fp32", epochs=3,
+    max_grad_norm=1.4,
+)  # fmt: skip
 # Four micro-batches an update, of one to three branches each: processes hold different numbers of branches.
 KNOWLEDGE = tuple(
     Stage(
@@ -65,7 +67,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     )
     one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
     for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
     reported = json.loads((tmp_path / "two" / "stage.json").read_text())["report"]["losses"]
     assert reported == pytest.approx(losses, rel=1e-4)
 
@@ -73,3 +75,4 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     train(root / "two", root / "base", root)
+    assert torch.distributed.get_world_size() == 2

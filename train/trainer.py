@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         for unwanted in (PrinterCallback, ProgressCallback):
             self.remove_callback(unwanted)
         self._update_loss = torch.zeros((), device=self.args.device)
+        # Once: nothing here evaluates, and a DDP wrapper's own flag says nothing of the model inside.
+        switch.model.train()
         # The Trainer clears gradients through the model, which walks over all of its modules on every update.
         switch.model.zero_grad = self._zero_grad
 
@@ -135,8 +138,6 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def training_step(self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of every branch of one micro-batch; returns its weighted loss."""
-        if not model.training:
-            model.train()
         inputs = self._prepare_inputs(inputs)
         torch.manual_seed(derive_seed(self._seed, "dropout", inputs["index"]))
         total = torch.zeros((), device=self.args.device)
@@ -223,8 +224,12 @@ def _only_item(items: list[Batch]) -> Batch:
 
 def _arguments(recipe: Recipe, updates: int, scratch_dir: Path) -> TrainingArguments:
     """Everything that the Trainer would do besides training is switched off."""
+    on_cpu = not torch.accelerator.is_available()
     args = TrainingArguments(
         output_dir=str(scratch_dir),
+        use_cpu=on_cpu,
+        # Without the backend's name, accelerate lets each of several CPU processes train alone.
+        ddp_backend="gloo" if on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
         per_device_train_batch_size=1,
         max_steps=updates,
         max_grad_norm=recipe.max_grad_norm,
