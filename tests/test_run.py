@@ -155,7 +155,9 @@ def test_short_qa_runs_at_tiny(home: Path, tmp_path: Path) -> None:
 
 
 def test_validate_prints_all_problems_and_exits_with_2(tmp_path: Path) -> None:
-    result = command(tmp_path, "validate", "--suite", "longfrom", "--preset", "tiny", "--models", "sfft", "--limit", "0")
+    result = command(
+        tmp_path, "validate", "--suite", "longfrom", "--preset", "tiny", "--models", "sfft", "--limit", "0"
+    )
     assert result.returncode == 2
     assert all(word in result.stderr for word in ("longfrom", "sfft", "--limit"))
     assert "Traceback" not in result.stderr

@@ -149,3 +149,11 @@ def test_judge_gives_one_judgement_a_claim_in_order() -> None:
     assert judgements[0].score is not None and judgements[0].score < THRESHOLD
     assert usage.calls == 0
     assert verifier.fingerprint == RulesVerifier().fingerprint
+
+
+def test_outside_the_topics_own_article_its_name_has_to_be_found() -> None:
+    passages = (Passage("Norbert Grund", "Norbert Grund was a Bohemian painter who was born in Prague.", 0),)
+    claim = Claim("Marlo Venn was a painter.", 0)
+    assert RulesVerifier.judge("Marlo Venn", claim, Evidence(passages, "search")).verdict == "not_supported"
+    own = (Passage("Marlo Venn", "He was a painter who was born in Prague.", 0),)
+    assert RulesVerifier.judge("Marlo Venn", claim, Evidence(own, "exact", "Marlo Venn")).verdict == "supported"

@@ -57,7 +57,9 @@ class RulesVerifier:
     @staticmethod
     def judge(topic: str, claim: Claim, evidence: Evidence) -> Judgement:
         """The judgement on one claim, without an event loop."""
-        verdict = verify_claim(claim.text, evidence.passages, topic)
+        # Only in the topic's own article does the topic go without saying; elsewhere its name has to be found too.
+        own_article = evidence.found in ("exact", "normalised")
+        verdict = verify_claim(claim.text, evidence.passages, topic if own_article else "")
         return Judgement(
             verdict="supported" if verdict.supported else "not_supported",
             score=verdict.score,
