@@ -8,8 +8,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+from harness.backends.cache import growing_cache
 from harness.backends.transformers import (
     Decoding,
     Generation,
@@ -102,6 +109,27 @@ def test_a_beginning_that_all_prompts_share_is_read_once_and_changes_nothing(tmp
     (pair,) = backend.generate(same, Decoding(max_new_tokens=12))
     assert pair[0].text == pair[1].text == " ".join(f"w{t - 4}" for t in reference(folder, f"{shots} w1", 12))
     assert list(backend.generate(requests, Decoding(max_new_tokens=12), done={g.id for g in batches[0]})) == batches[1:]
+
+
+def test_the_cache_that_grows_in_place_holds_what_the_copying_one_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.backends.cache.ROOM", 3)
+    config = LlamaConfig(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_size=32)
+    caches = [growing_cache(config), DynamicCache(config=config)]
+    generator = torch.Generator().manual_seed(0)
+    for step, tokens in enumerate([5, 1, 1, 1, 1, 1, 2, 1]):
+        if step == 2:
+            for cache in caches:
+                cache.batch_repeat_interleave(3)
+        if step == 5:
+            for cache in caches:
+                cache.batch_select_indices(torch.tensor([0, 2]))
+        rows = 1 if step < 2 else 3 if step < 5 else 2
+        for layer in range(2):
+            keys, values = torch.randn(2, rows, 2, tokens, 8, generator=generator)
+            (k1, v1), (k2, v2) = (cache.update(keys, values, layer) for cache in caches)
+            assert torch.equal(k1, k2)
+            assert torch.equal(v1, v2)
+        assert caches[0].get_seq_length() == caches[1].get_seq_length()
 
 
 def test_generation_ends_at_any_eos_of_the_generation_config(tmp_path: Path) -> None:
