@@ -330,12 +330,14 @@ def _training_jobs(
 
 
 def _shots(data: TaskData, count: int, seed: int) -> tuple[Any, ...]:
+    """Solved examples of the training split; of the validation split where a task has no rows to train on."""
     if not count:
         return ()
-    if len(data.real) < count:
-        raise DataError(f"{data.task}: {count} few-shot examples wanted, the training split has {len(data.real)} rows")
-    order = sorted(range(len(data.real)), key=lambda i: digest([seed, "shots", data.task, data.real[i].prompt]))
-    return tuple(data.real[i] for i in order[:count])
+    rows = data.real or data.validation
+    if len(rows) < count:
+        raise DataError(f"{data.task}: {count} few-shot examples wanted, the data has {len(rows)} rows for them")
+    order = sorted(range(len(rows)), key=lambda i: digest([seed, "shots", data.task, rows[i].prompt]))
+    return tuple(rows[i] for i in order[:count])
 
 
 def _score_job(
