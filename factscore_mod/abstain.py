@@ -14,9 +14,7 @@ from factscore_mod.sentences import split_sentences
 #: A refusal is looked for in this many sentences from the start.
 OPENING_SENTENCES = 2
 
-_APOLOGY = (
-    r"(?:i(?:'m| am) (?:so |very |really )?sorry|i apologi[sz]e|sorry|apologies|unfortunately|regrettably)"
-)
+_APOLOGY = r"(?:i(?:'m| am) (?:so |very |really )?sorry|i apologi[sz]e|sorry|apologies|unfortunately|regrettably)"
 _SELF = r"(?:i|we|the (?:provided |given |available )?(?:search )?(?:results?|context|documents?|sources?))"
 _CANNOT = (
     r"(?:cannot|can't|can not|could not|couldn't|could n't|am not able to|'m not able to|am unable to|'m unable to"
@@ -63,9 +61,7 @@ _OPENING_REFUSALS = tuple(
 
 def is_abstention(text: str) -> bool:
     """Whether `text` declines to answer; empty text and text without a word is an abstention too."""
-    opening = [
-        sentence.text.replace("\u2019", "'").lower() for sentence in split_sentences(text)[:OPENING_SENTENCES]
-    ]
+    opening = [sentence.text.replace("\u2019", "'").lower() for sentence in split_sentences(text)[:OPENING_SENTENCES]]
     if not opening:
         return True
     return any(refusal.search(opening[0]) for refusal in _OPENING_REFUSALS) or any(

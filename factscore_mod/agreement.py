@@ -51,9 +51,7 @@ class Confusion:
         """Cohen's kappa (Cohen 1960): agreement beyond what the margins give by chance."""
         n = self.tp + self.fp + self.tn + self.fn
         observed = _divide(self.tp + self.tn, n)
-        chance = _divide(
-            (self.tp + self.fp) * (self.tp + self.fn) + (self.tn + self.fn) * (self.tn + self.fp), n * n
-        )
+        chance = _divide((self.tp + self.fp) * (self.tp + self.fn) + (self.tn + self.fn) * (self.tn + self.fp), n * n)
         return _divide(observed - chance, 1 - chance)
 
 
@@ -82,21 +80,15 @@ def auroc(labels: Sequence[bool], scores: Sequence[float], weights: Floats | Non
     return float(_weighted_auroc(truth, order, starts, ones))
 
 
-def _ranking(
-    labels: Sequence[bool], scores: Sequence[float]
-) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+def _ranking(labels: Sequence[bool], scores: Sequence[float]) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
     values = np.asarray(scores, dtype=np.float64)
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    starts = (
-        np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(values) else np.zeros(0, dtype=int)
-    )
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(values) else np.zeros(0, dtype=int)
     return np.asarray(labels, dtype=np.float64), order.astype(np.int64), starts.astype(np.int64)
 
 
-def _weighted_auroc(
-    truth: Floats, order: NDArray[np.int64], starts: NDArray[np.int64], weights: Floats
-) -> float:
+def _weighted_auroc(truth: Floats, order: NDArray[np.int64], starts: NDArray[np.int64], weights: Floats) -> float:
     if not len(truth):
         return float("nan")
     ordered, weight = truth[order], weights[order]
@@ -196,9 +188,7 @@ def cluster_codes(clusters: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.array([seen.setdefault(cluster, len(seen)) for cluster in clusters], dtype=np.int64)
 
 
-def resampled_counts(
-    clusters: int, *, purpose: str, seed: int = 0, resamples: int = RESAMPLES
-) -> NDArray[np.int64]:
+def resampled_counts(clusters: int, *, purpose: str, seed: int = 0, resamples: int = RESAMPLES) -> NDArray[np.int64]:
     """How often each cluster is drawn in each resample: (resamples, clusters)."""
     digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))

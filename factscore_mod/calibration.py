@@ -185,17 +185,13 @@ async def judge(verifier: Verifier, rows: Sequence[LabelledClaim]) -> list[Judge
     async def one(group: list[LabelledClaim]) -> tuple[Judgement, ...]:
         async with gate:
             claims = tuple(Claim(row.claim, index) for index, row in enumerate(group))
-            judgements, _ = await verifier.verify(
-                group[0].topic, claims, tuple(row.evidence for row in group)
-            )
+            judgements, _ = await verifier.verify(group[0].topic, claims, tuple(row.evidence for row in group))
             return judgements
 
     return [judgement for found in await asyncio.gather(*map(one, groups)) for judgement in found]
 
 
-def claim_result(
-    name: str, rows: Sequence[LabelledClaim], judgements: Sequence[Judgement], seed: int = 0
-) -> SetResult:
+def claim_result(name: str, rows: Sequence[LabelledClaim], judgements: Sequence[Judgement], seed: int = 0) -> SetResult:
     """The figures of a set of labelled claims."""
     judged = [
         (row, judgement)
@@ -274,9 +270,7 @@ def _abstention(responses: Sequence[LabelledResponse], seed: int) -> SetResult:
     )
 
 
-async def _decomposition(
-    decomposer: Decomposer, responses: Sequence[LabelledResponse], seed: int
-) -> SetResult:
+async def _decomposition(decomposer: Decomposer, responses: Sequence[LabelledResponse], seed: int) -> SetResult:
     """Claims per sentence against human facts: count correlation, coverage, and the share that matches a fact."""
     human: list[int] = []
     ours: list[int] = []
@@ -297,9 +291,7 @@ async def _decomposition(
             matched.append((_covered(found, part.facts, response.topic), len(found)))
             topics.append(response.topic)
     if not human:
-        raise CalibrationError(
-            "set 'factscore_decomposition': no sentence with human facts among the rows taken"
-        )
+        raise CalibrationError("set 'factscore_decomposition': no sentence with human facts among the rows taken")
     draws = resampled_counts(len(set(topics)), purpose="calibration:decomposition", seed=seed)
     weights = draws[:, cluster_codes(topics)]
     share = np.array(covered, dtype=np.float64)

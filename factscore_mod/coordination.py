@@ -31,9 +31,7 @@ _KNOWN = re.compile(
 )
 _BORN = re.compile(r"^(?P<copula>(?:is|was) an? .+?),? (?P<born>born (?:on|in) .+)$")
 _WHO = re.compile(r"^(?P<copula>(?:is|was) (?:an?|the) [^,]+?),? who (?P<rest>.+)$")
-_COPULA = re.compile(
-    r"^(?P<copula>is|was) an? (?P<words>(?:[\w-]+ ){0,2}?)(?P<country>[A-Z][a-z]+) (?P<rest>[a-z].*)$"
-)
+_COPULA = re.compile(r"^(?P<copula>is|was) an? (?P<words>(?:[\w-]+ ){0,2}?)(?P<country>[A-Z][a-z]+) (?P<rest>[a-z].*)$")
 _RELATIVES = frozenset({"where", "which", "whom", "whose"})
 _LIST = re.compile(r",? (?:and|or) ")
 _COMMA = "\u201a"
@@ -99,9 +97,7 @@ def coordinated_verbs(predicate: str) -> list[str]:
 
 
 def _only_verbs(words: list[str]) -> bool:
-    content = [
-        word for word in words if not is_adverb(word) and word.lower() not in AUXILIARIES | {"been", "and"}
-    ]
+    content = [word for word in words if not is_adverb(word) and word.lower() not in AUXILIARIES | {"been", "and"}]
     return len(content) <= 1
 
 

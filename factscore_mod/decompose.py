@@ -165,9 +165,7 @@ def _take_parentheses(text: str, topic: str) -> tuple[str, list[str]]:
 
 
 def _on(date: str) -> str:
-    return (
-        f"on {date}" if re.search(r"\b\d{1,2}\b(?!\d)", date) and re.search(r"[A-Z]", date) else f"in {date}"
-    )
+    return f"on {date}" if re.search(r"\b\d{1,2}\b(?!\d)", date) and re.search(r"[A-Z]", date) else f"in {date}"
 
 
 def _independent(text: str) -> list[str]:
@@ -257,9 +255,7 @@ def _antecedent(before: str, *, wide: bool) -> str:
     words = before.split(" ")
     start = len(words)
     while start and (
-        words[start - 1][:1] in '"\u201c'
-        or words[start - 1][:1].isupper()
-        or words[start - 1] in ("of", "the")
+        words[start - 1][:1] in '"\u201c' or words[start - 1][:1].isupper() or words[start - 1] in ("of", "the")
     ):
         start -= 1
     while start < len(words) and words[start] in ("of", "the"):

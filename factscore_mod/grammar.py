@@ -121,12 +121,7 @@ def is_finite_verb(word: str, previous: str = "") -> bool:
     before = previous.lower().strip(",.;:\"'")
     if lowered in AUXILIARIES:
         return True
-    if (
-        before in DETERMINERS
-        or before in PREPOSITIONS
-        or lowered in _NOT_VERBS
-        or ("-" in lowered and before)
-    ):
+    if before in DETERMINERS or before in PREPOSITIONS or lowered in _NOT_VERBS or ("-" in lowered and before):
         return lowered.startswith("co-") and lowered.endswith("ed") and before not in DETERMINERS
     return lowered in _PASTS or lowered in _PRESENTS or (lowered.endswith("ed") and len(lowered) > 4)
 
@@ -156,6 +151,4 @@ def past_of_gerund(word: str) -> str | None:
 
 def article_for(phrase: str) -> str:
     """`a` or `an`, by the first letter."""
-    return (
-        "an" if phrase[:1].lower() in "aeiou" and not phrase.lower().startswith(("uni", "eu", "one")) else "a"
-    )
+    return "an" if phrase[:1].lower() in "aeiou" and not phrase.lower().startswith(("uni", "eu", "one")) else "a"

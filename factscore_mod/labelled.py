@@ -101,9 +101,7 @@ def factscore_auto(data: Path) -> Iterator[LabelledClaim]:
             best = index.top(words(claim["message"]), PASSAGES_PER_CLAIM)
             order = [0, *(position for position in best if position)][:PASSAGES_PER_CLAIM]
             evidence = Evidence(tuple(passages[position] for position in order), "exact", passages[0].title)
-            yield LabelledClaim(
-                row["topic"], row["topic"], claim["message"], evidence, claim["annotation"] == "T"
-            )
+            yield LabelledClaim(row["topic"], row["topic"], claim["message"], evidence, claim["annotation"] == "T")
 
 
 def biographies(data: Path) -> Iterator[LabelledResponse]:
@@ -137,9 +135,7 @@ FILES: dict[str, tuple[str, ...]] = {
         "wiki_passages/bio500_retrieved_passages.jsonl",
     ),
     "factscore_abstention": tuple(f"factscore/{m}.jsonl" for m in ("InstructGPT", "ChatGPT", "PerplexityAI")),
-    "factscore_decomposition": tuple(
-        f"factscore/{m}.jsonl" for m in ("InstructGPT", "ChatGPT", "PerplexityAI")
-    ),
+    "factscore_decomposition": tuple(f"factscore/{m}.jsonl" for m in ("InstructGPT", "ChatGPT", "PerplexityAI")),
 }
 
 
@@ -171,9 +167,7 @@ def _rows(data: Path, name: str) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise CalibrationError(
-                    f"{path}:{number}: not JSON ({error.msg}); restore the file"
-                ) from error
+                raise CalibrationError(f"{path}:{number}: not JSON ({error.msg}); restore the file") from error
             if not isinstance(row, dict):
                 raise CalibrationError(f"{path}:{number}: expected a JSON object; restore the file")
             yield row

@@ -106,9 +106,7 @@ def prepare(text: str) -> PreparedPassage:
     for key in where:
         if len(key) >= 5 and key[0] != "=":
             relatives.setdefault(key[:5], []).append(key)
-    return PreparedPassage(
-        tuple(places), tuple(lengths), tuple(negations), where, relatives, frozenset(forms)
-    )
+    return PreparedPassage(tuple(places), tuple(lengths), tuple(negations), where, relatives, frozenset(forms))
 
 
 def keys_in(passage: PreparedPassage, token: Token) -> Sequence[str]:

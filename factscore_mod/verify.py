@@ -103,9 +103,7 @@ def verify_claim(claim: str, passages: Sequence[Passage], topic: str = "") -> Le
     logit = INTERCEPT + sum(c * x for c, x in zip(astuple(COEFFICIENTS), astuple(features), strict=True))
     score = 1.0 / (1.0 + math.exp(-logit))
     missing = match.missing()
-    reason = (
-        f"not in the evidence: {', '.join(missing)}" if missing else "every content word is in the evidence"
-    )
+    reason = f"not in the evidence: {', '.join(missing)}" if missing else "every content word is in the evidence"
     guard = match.guard()
     if guard:
         score = min(score, math.nextafter(THRESHOLD, 0.0))
@@ -231,9 +229,7 @@ class Match:
         for hit in self.hits:
             places = hit.places
             kept = sum(
-                any(0 <= b - a <= REACH for a in places[i] for b in places[i + 1])
-                for i in places
-                if i + 1 in places
+                any(0 <= b - a <= REACH for a in places[i] for b in places[i + 1]) for i in places if i + 1 in places
             )
             best = max(best, kept)
         return best / count
@@ -267,9 +263,7 @@ def match_claim(claim: str, passages: Sequence[Passage], topic: str = "") -> Mat
     names_topic = len(decisive) < len(tokens)
 
     held = [token.form in titles for token in tokens]
-    same_form = [
-        token.form in titles or any(token.form in passage.forms for passage in prepared) for token in tokens
-    ]
+    same_form = [token.form in titles or any(token.form in passage.forms for passage in prepared) for token in tokens]
     hits: list[SentenceHit] = []
     for passage in prepared:
         found: dict[int, dict[int, list[int]]] = {}

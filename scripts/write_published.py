@@ -1,6 +1,6 @@
 """Write the paper's Tables 1-3 as markdown, from the figures that come with the package.
 
-    python scripts/write_published.py leaderboards/paper/README.md
+python scripts/write_published.py leaderboards/paper/README.md
 """
 
 from __future__ import annotations

@@ -85,9 +85,7 @@ def test_corrected_rate_is_right_for_a_judge_with_constant_errors() -> None:
 def test_intervals_hold_the_estimate_repeat_and_widen_with_clusters() -> None:
     generator = np.random.default_rng(1)
     labels = [bool(x) for x in generator.random(400) < 0.5]
-    verdicts = [
-        label if x < 0.8 else not label for label, x in zip(labels, generator.random(400), strict=True)
-    ]
+    verdicts = [label if x < 0.8 else not label for label, x in zip(labels, generator.random(400), strict=True)]
     scores = [float(v) for v in verdicts]
     alone = agreement(labels, verdicts, scores, list(range(400)), purpose="test")
     assert alone == agreement(labels, verdicts, scores, list(range(400)), purpose="test")

@@ -114,9 +114,7 @@ def test_it_is_the_topic_unless_the_topic_is_a_person() -> None:
 
 
 def test_claims_keep_their_sentence_and_are_not_repeated() -> None:
-    found = decompose_response(
-        NAME, split_sentences("She flew planes. She sang songs. Ada Stone flew planes.")
-    )
+    found = decompose_response(NAME, split_sentences("She flew planes. She sang songs. Ada Stone flew planes."))
     assert [(claim.text, claim.sentence) for claim in found] == [
         ("Ada Stone flew planes.", 0),
         ("Ada Stone sang songs.", 1),

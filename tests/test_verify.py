@@ -83,9 +83,7 @@ def test_swapped_roles_score_lower() -> None:
 
 
 def test_countries_and_their_adjectives_are_one_word() -> None:
-    assert supported(
-        "Ada Stone is Swedish.", (Passage("Ada Stone", "Ada Stone was born in Sweden.", 0),), "Ada Stone"
-    )
+    assert supported("Ada Stone is Swedish.", (Passage("Ada Stone", "Ada Stone was born in Sweden.", 0),), "Ada Stone")
 
 
 def test_without_evidence_or_content_nothing_is_supported() -> None:
@@ -116,9 +114,7 @@ def test_more_that_is_missing_never_raises_a_score() -> None:
 
 
 _words = st.lists(
-    st.sampled_from(
-        ["Marlo", "Venn", "born", "1950", "glassblower", "Oslo", "not", "the", "X.", "é", "Klol"]
-    ),
+    st.sampled_from(["Marlo", "Venn", "born", "1950", "glassblower", "Oslo", "not", "the", "X.", "é", "Klol"]),
     max_size=12,
 )
 
@@ -134,9 +130,7 @@ def test_scores_are_probabilities_and_agree_with_the_verdict(claim: list[str], e
 
 
 def test_order_of_passages_does_not_matter() -> None:
-    passages = tuple(
-        Passage(TOPIC, sentence + ".", i) for i, sentence in enumerate(ARTICLE[0].text.split(". ")[:5])
-    )
+    passages = tuple(Passage(TOPIC, sentence + ".", i) for i, sentence in enumerate(ARTICLE[0].text.split(". ")[:5]))
     for claim in ("Marlo Venn was born in 1950.", "Marlo Venn married Jo."):
         assert verify_claim(claim, passages, TOPIC).score == verify_claim(claim, passages[::-1], TOPIC).score
 

@@ -50,9 +50,7 @@ class RulesVerifier:
         self, topic: str, claims: tuple[Claim, ...], evidence: tuple[Evidence, ...]
     ) -> tuple[tuple[Judgement, ...], Usage]:
         """One judgement a claim, in order; `reason` names what is missing from the evidence."""
-        return tuple(
-            self.judge(topic, claim, found) for claim, found in zip(claims, evidence, strict=True)
-        ), Usage()
+        return tuple(self.judge(topic, claim, found) for claim, found in zip(claims, evidence, strict=True)), Usage()
 
     @staticmethod
     def judge(topic: str, claim: Claim, evidence: Evidence) -> Judgement:
