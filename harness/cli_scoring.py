@@ -224,7 +224,6 @@ def calibrate(
 ) -> None:
     """Measure a judge on human labels."""
     from factscore_mod.calibration import calibrate as measure
-
     from factscore_mod.judges import JudgeOptions, make_judge
 
     made = make_judge(judge, options=JudgeOptions(base_url=base_url))
