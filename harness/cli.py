@@ -6,12 +6,15 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness import __version__
 from harness.cli_scoring import add_commands
+
+if TYPE_CHECKING:
+    from harness.plan import RunOptions
 
 app = typer.Typer(
     name="harness",
@@ -79,32 +82,16 @@ def run(
     trust_remote_code: Trust = False,
 ) -> None:
     """Train what is missing, generate, score and write leaderboard, curves and report."""
+    words = locals()
     from rich.console import Console
 
-    from harness.options import default_preset, has_gpu, resolve
+    from harness.options import default_preset, has_gpu
     from harness.pipeline import execute, run_id
     from harness.progress import Display
     from harness.reports import leaderboard
     from harness.store import RunFolder
 
-    options = resolve(
-        suite=suite,
-        preset=preset,
-        models=models,
-        worlds=seeds,
-        seed=seed,
-        base_seed=base_seed,
-        training_seed=training_seed,
-        variant=variant,
-        limit=limit,
-        data=data,
-        base=base,
-        adapters=adapter or (),
-        models_file=models_file,
-        backend=backend,
-        judge=judge,
-        trust_remote_code=trust_remote_code,
-    )
+    options = _resolve(words)
     # Progress goes to standard error, so that standard output holds the table or the JSON and nothing else.
     notes = Console(stderr=True, quiet=quiet or as_json)
     why = "" if preset else (" (a GPU is here)" if has_gpu() else " (no GPU here)")
@@ -146,24 +133,11 @@ def validate(
     judge: Judge = None,
 ) -> None:
     """Check everything a run would need, before spending anything; prints all problems at once."""
+    words = locals()
     from harness.errors import Problems
-    from harness.options import check, resolve
+    from harness.options import check
 
-    options = resolve(
-        suite=suite,
-        preset=preset,
-        models=models,
-        worlds=seeds,
-        seed=seed,
-        variant=variant,
-        limit=limit,
-        data=data,
-        base=base,
-        adapters=adapter or (),
-        models_file=models_file,
-        backend=backend,
-        judge=judge,
-    )
+    options = _resolve(words)
     if problems := check(options):
         raise Problems(problems)
     typer.echo("ready to run")
@@ -195,6 +169,16 @@ def list_names(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")]
         for position, (name, meaning) in enumerate(entries.items()):
             table.add_row(f"[bold]{noun}[/bold]" if position == 0 else "", name, meaning)
     Console().print(table)
+
+
+def _resolve(words: dict[str, Any]) -> RunOptions:
+    """The options of a run from the arguments of its command, by name; those that are not a run's are left out."""
+    from inspect import signature
+
+    from harness.options import resolve
+
+    named = words | {"worlds": words["seeds"], "adapters": words["adapter"] or ()}
+    return resolve(**{name: named[name] for name in signature(resolve).parameters if name in named})
 
 
 def _command() -> str:
