@@ -22,7 +22,7 @@ from importlib.resources import files
 _SECTION = re.compile(r"^== (\w+) ==\n", re.MULTILINE)
 _BLANK = re.compile(r"\{\{(\w+)\}\}")
 _FENCE_LIKE = re.compile(r"<{2,}|>{2,}|[\u00ab\u00bb\u2039\u203a\uff1c\uff1e]{2,}")
-_CONTROL_TOKEN = re.compile(r"<(?=[|/]?\s*[\w|/]{1,40}\s*[|]?>)|\[(?=/?(?:INST|SYS)\b)", re.IGNORECASE)
+_CONTROL_TOKEN = re.compile(r"<(?=\||/?\s*[\w|/]{1,40}\s*[|]?>)|\[(?=/?(?:INST|SYS)\b)", re.IGNORECASE)
 _INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
 _KEY = b"factscore_mod fence 1"
 

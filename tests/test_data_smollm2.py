@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -39,6 +41,8 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes]], li
         target.mkdir()
         (target / "config.json").write_bytes(gguf.read_bytes())
 
+    # The conversion is replaced, so the package that it needs need not be there.
+    monkeypatch.setitem(sys.modules, "gguf", ModuleType("gguf"))
     monkeypatch.setattr(smollm2, "_convert", convert)
     monkeypatch.setattr(smollm2, "GGUF_SHA256", hashlib.sha256(CONTENT).hexdigest())
     return serve

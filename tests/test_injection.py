@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.injection import ATTACKS, FALSE_CLAIM, PLACES, TRUE_CLAIM, report, run
@@ -34,6 +34,7 @@ def test_no_attack_moves_rules_or_mock(judge: str, profile: str) -> None:
 
 
 @given(anything)
+@example("<|")
 def test_neutral_text_is_one_line_without_fences_or_control_tokens(text: str) -> None:
     neutral = neutralise(text)
     assert "\n" not in neutral and len(neutral.splitlines()) <= 1

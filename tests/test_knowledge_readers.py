@@ -8,6 +8,7 @@ import json
 import sqlite3
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -208,6 +209,7 @@ def test_mediawiki_dump_cut_short_is_told(tmp_path: Path, name: str) -> None:
 
 
 def test_mediawiki_without_the_extra_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mwparserfromhell", ModuleType("mwparserfromhell"))
     monkeypatch.setitem(sys.modules, "mwxml", None)
     with pytest.raises(KnowledgeError, match=r"mwxml.*\[mediawiki\]"):
         list(read_mediawiki(write_dump(tmp_path / "dump.xml")))
