@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from harness.paths import append_lines, mend_lines, read_lines, write_whole
+from harness.paths import append_lines, mend_lines, read_lines, write_lines
 from train.stages import Stage
 
 JobKind = Literal["base", "train", "generate", "score"]
@@ -130,7 +130,7 @@ class Generate:
             append_lines(part, rows)
             answers |= {row["id"]: row for row in rows}
             report(len(answers), len(self.prompts), f"{backend.tokens_per_second:.0f} tokens/s")
-        save_lines(out, [answers[id_] for id_, _ in self.prompts])
+        write_lines(out, [answers[id_] for id_, _ in self.prompts])
         part.unlink(missing_ok=True)
 
 
@@ -181,15 +181,8 @@ class Score:
         ordered = [scored[response.id] for response in self.responses]
         for row in ordered:
             response_from_json(row)  # what cannot be read back must not be called done
-        save_lines(out, ordered)
+        write_lines(out, ordered)
         part.unlink(missing_ok=True)
-
-
-def save_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a whole JSON-lines file."""
-    import json
-
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def join(before: str, text: str) -> str:

@@ -51,6 +51,11 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """`write_whole` of JSON lines."""
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def append_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Append JSON lines and flush them to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)

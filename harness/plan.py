@@ -127,12 +127,12 @@ def plan_run(options: RunOptions) -> Plan:
                 for model in options.models:
                     exclusions[name, model.name] = f"the data has no test rows for {name}"
                 continue
-            knowledge = source.knowledge_source(name, home()) if task.metric == "longform" else None
+            judging = _judging(source.knowledge_source(name, home()), options) if task.metric == "longform" else None
             data = _training_data(task, source, options)
             for model in options.models:
                 try:
                     cell, made = _cell(
-                        options, world, task, model, items, data, base_job, base_dir, base_fingerprint, knowledge
+                        options, world, task, model, items, data, base_job, base_dir, base_fingerprint, judging
                     )
                 except NotApplicable as reason:
                     exclusions[name, model.name] = str(reason)
@@ -250,7 +250,7 @@ def _cell(
     base_job: Job | None,
     base_dir: Path,
     base_fingerprint: str,
-    knowledge: Path | None,
+    judging: _Judging | None,
 ) -> tuple[Cell, list[Job]]:
     """A cell and the jobs that fill it, in order. Raises NotApplicable where the method is not defined."""
     jobs: list[Job] = []
@@ -301,8 +301,8 @@ def _cell(
     )  # fmt: skip
     jobs.append(generate)
     score = None
-    if knowledge is not None:
-        score = _score_job(options, generate, items, template.separator, knowledge, label)
+    if judging is not None:
+        score = _score_job(options, generate, items, template.separator, judging, label)
         jobs.append(score)
     return Cell(world, task.name, model.name, items, prompts, generate, score, adapter), jobs
 
@@ -340,21 +340,32 @@ def _shots(data: TaskData, count: int, seed: int) -> tuple[Any, ...]:
     return tuple(rows[i] for i in order[:count])
 
 
-def _score_job(
-    options: RunOptions, generate: Job, items: tuple[Item, ...], separator: str, knowledge: Path, label: str
-) -> Job:
+@dataclass(frozen=True)
+class _Judging:
+    """What long-form answers of one task in one world are judged with."""
+
+    knowledge: Path
+    fingerprint: str
+
+
+def _judging(knowledge: Path, options: RunOptions) -> _Judging:
     from factscore_mod.scorer import FactScorer
 
-    profile = options.preset.scoring.profile
-    scorer = FactScorer(judge=options.judge, knowledge=knowledge, profile=profile)
+    scorer = FactScorer(judge=options.judge, knowledge=knowledge, profile=options.preset.scoring.profile)
+    return _Judging(knowledge, scorer.fingerprint)
+
+
+def _score_job(
+    options: RunOptions, generate: Job, items: tuple[Item, ...], separator: str, judging: _Judging, label: str
+) -> Job:
     responses = tuple(ToScore(item.id, item.topic, item.prefill + separator if item.prefill else "") for item in items)
-    key = digest(["score", SCORE_FORMAT, generate.key, scorer.fingerprint, [asdict(r) for r in responses]])
+    key = digest(["score", SCORE_FORMAT, generate.key, judging.fingerprint, [asdict(r) for r in responses]])
     payload = Score(
         generations=generate.out,
         responses=responses,
-        knowledge=knowledge,
+        knowledge=judging.knowledge,
         judge=options.judge,
-        profile=profile,
+        profile=options.preset.scoring.profile,
         cache=home() / "judge_cache.sqlite",
     )
     return Job(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.paths import write_json, write_whole
+from harness.paths import write_json, write_lines, write_whole
 
 
 @dataclass(frozen=True)
@@ -59,4 +59,4 @@ class RunFolder:
 
     def lines(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Write a JSON-lines file."""
-        write_whole(self.path / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_lines(self.path / name, rows)
