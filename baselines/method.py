@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from train.rows import KnowledgeSet, TaskData
-from train.stages import Recipe, Stage
+from train.stages import Recipe, Rollouts, Stage
 from train.template import PromptTemplate
 
 BUILT_IN = ("base", "sft", "popular", "sft_fictitious", "prereq_tune")
@@ -44,6 +44,9 @@ class Recipes:
     knowledge: Recipe = field(default_factory=Recipe)
     sft: Recipe = field(default_factory=Recipe)
     skill: Recipe = field(default_factory=Recipe)
+    preference: Recipe = field(default_factory=Recipe)
+    verifier: Recipe = field(default_factory=Recipe)
+    rl: Recipe = field(default_factory=Recipe)
     knowledge_changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fraction: float = 0.5
     side: Literal["top", "bottom", "random"] = "top"
@@ -53,6 +56,20 @@ class Recipes:
     real_weight: float = 0.5
     include_real: bool = True
     frozen_dropout: bool = True
+    shots: int = 5
+    flame_samples: int = 10
+    flame_temperature: float = 0.7
+    flame_top_p: float = 0.9
+    flame_pair_samples: int = 4
+    facttune_samples: int = 10
+    facttune_temperature: float = 1.0
+    facttune_top_p: float = 1.0
+    measure: Literal["fs", "mc", "ec"] = "fs"
+    beta: float = 0.1
+    min_gap: float = 0.0
+    pairs_per_prompt: int | None = None
+    verifier_samples: int = 4
+    rollouts: Rollouts = field(default_factory=Rollouts)
 
     def __post_init__(self) -> None:
         _require(0 < self.fraction <= 1, f"fraction: {self.fraction} is not above 0 and at most 1")
@@ -61,6 +78,7 @@ class Recipes:
             ("side", ("top", "bottom", "random")),
             ("stratify", ("none", "relation")),
             ("formats", ("both", "statement", "passage")),
+            ("measure", ("fs", "mc", "ec")),
         ):
             value = getattr(self, name)
             _require(value in allowed, f"{name}: {value!r} is none of {', '.join(allowed)}")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from baselines.method import Recipes
 from harness.errors import Problems, UserError
 from train.rows import SkillMode
-from train.stages import Recipe
+from train.stages import Recipe, Rollouts
 from train.template import PromptTemplate
+
+StageName = Literal["knowledge", "sft", "skill", "preference", "verifier", "rl"]
 
 
 class _Section(BaseModel):
@@ -73,14 +75,14 @@ class Preset(_Section):
     scoring: ScoringSection = ScoringSection()
     template: dict[str, str] = {}
     few_shot: dict[str, int] = Field(default={}, description="solved examples before a question, model `base` only")
-    recipes: dict[str, dict[Literal["knowledge", "sft", "skill"], dict[str, Any]]] = {}
+    recipes: dict[str, dict[StageName, dict[str, Any]]] = {}
     options: dict[str, dict[str, Any]] = Field(default={}, description="method options by task, or `default`")
 
     def recipes_for(self, task: str, skill_mode: SkillMode) -> Recipes:
         """The recipes of one task: the task's own values over those of `default` over the code's."""
         levels = ("default", skill_mode, task)
 
-        def recipe(stage: Literal["knowledge", "sft", "skill"]) -> Recipe:
+        def recipe(stage: StageName) -> Recipe:
             values: dict[str, Any] = {}
             for level in levels:
                 values |= self.recipes.get(level, {}).get(stage, {})
@@ -89,7 +91,10 @@ class Preset(_Section):
         options: dict[str, Any] = {}
         for level in levels:
             options |= self.options.get(level, {})
-        return Recipes(knowledge=recipe("knowledge"), sft=recipe("sft"), skill=recipe("skill"), **options)
+        if "rollouts" in options:
+            options["rollouts"] = Rollouts(**options["rollouts"])
+        options |= {stage: recipe(stage) for stage in get_args(StageName)}
+        return Recipes(**options)
 
     def prompt_template(self) -> PromptTemplate:
         """The preset's prompt template."""

@@ -94,7 +94,8 @@ class Task:
 
     `phrase` turns a row into the task's words. `final_answer` tasks are read after "final answer: ".
     `published` names the table of `published.json` and the columns of the paper's figures (accuracy, claims).
-    `max_new_tokens` is the paper's default; presets may set less.
+    `max_new_tokens` is the paper's default; presets may set less. A task that only tests names the task whose
+    training data and recipes its models have (`trained_on`), and may fix which `models` stand in its table.
     """
 
     name: str
@@ -105,6 +106,8 @@ class Task:
     max_new_tokens: int
     final_answer: bool = False
     published: tuple[str, ...] = ()
+    trained_on: str = ""
+    models: tuple[str, ...] = ()
 
     def item(self, row: Row, prefill_subject: bool) -> Item:
         """The test item of a row."""
@@ -135,6 +138,7 @@ class Task:
             version=row.version,
             popularity=row.popularity,
             kind=row.kind,
+            answers=row.answers,
         )
 
 
@@ -155,13 +159,16 @@ def task(
     max_new_tokens: int,
     final_answer: bool = False,
     published: tuple[str, ...] = (),
+    trained_on: str = "",
+    models: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Row], Phrased]], Task]:
     """Decorate a function `Row -> Phrased` to make it a task; see `harness/tasks/popqa.py` for the shape."""
 
     def decorate(phrase: Callable[[Row], Phrased]) -> Task:
         made = Task(
-            name, title, metric, skill_mode, phrase, max_new_tokens, final_answer=final_answer, published=published
-        )
+            name, title, metric, skill_mode, phrase, max_new_tokens,
+            final_answer=final_answer, published=published, trained_on=trained_on, models=models,
+        )  # fmt: skip
         TASKS.add(name, made)
         return made
 
@@ -190,7 +197,8 @@ class ModelSpec:
 
     `adapter` is a peft folder; `{task}` in it is replaced by the task's name. `base` overrides the preset's.
     `shots` solved examples of the training split are put before each question. `template` overrides the
-    preset's prompt template.
+    preset's prompt template. `knowledge` adds the knowledge adapter of that version to the method's own, for
+    tasks that ask about what it holds.
     """
 
     name: str
@@ -200,6 +208,7 @@ class ModelSpec:
     base: str | None = None
     shots: dict[str, int] = field(default_factory=dict)
     template: PromptTemplate | None = None
+    knowledge: int | None = None
 
     def __post_init__(self) -> None:
         if (self.method is None) == (self.adapter is None):

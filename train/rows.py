@@ -21,7 +21,8 @@ class Example:
     the answer that is given to the model and carries no loss (the miniature gives the entity's name, because
     a small model that has to copy a name gets it wrong and then describes somebody else). `version` is the
     knowledge version a fictitious row agrees with, `None` for real rows. `kind` is the relation asked about,
-    where a task has relations; it only serves to stratify.
+    where a task has relations; it only serves to stratify. `answers` are the strings that count as right where
+    a task has short answers.
     """
 
     prompt: str
@@ -32,6 +33,7 @@ class Example:
     version: int | None = None
     popularity: int | None = None
     kind: str = ""
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class TaskData:
     `skill_mode` says which skill stage the task uses: `mixed` (short QA: real and fictitious rows in one
     batch) or `multi_version` (long-form: one version of each fictitious subject per visit). `exclusions` maps
     a method's name to the reason why it is not defined here; tables print the reason in the empty cell.
+    `max_new_tokens` limits sampled answers; `short_answers` says that answers are right or wrong as a whole
+    instead of claim by claim. `teacher` names a stronger model that can be asked, "" where there is none; the
+    name changes whenever its answers would.
     """
 
     task: str
@@ -72,3 +77,6 @@ class TaskData:
     validation: tuple[Example, ...] = ()
     knowledge: tuple[KnowledgeSet, ...] = ()
     exclusions: dict[str, str] = field(default_factory=dict)
+    max_new_tokens: int = 256
+    short_answers: bool = False
+    teacher: str = ""

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from train.sampling import Workbench
 from train.stages import Stage
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ def run_stage(
     checkpoint_dir: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    workbench: Workbench | None = None,
 ) -> StageReport:
     """Train the adapter of `stage` on the base in `base_dir` and write it to `out_dir`.
 
-    `adapter_dirs` maps the fingerprint of each needed stage to its adapter folder. `out_dir` becomes a peft
+    `adapter_dirs` maps the fingerprint of each needed stage to its adapter folder. Derived examples or pairs must
+    have been filled in; an `rl` stage needs a `workbench`. `out_dir` becomes a peft
     folder with `stage.json` beside the weights; it holds this stage's adapter only and appears whole or not
     at all. If it is there already, made by the same stage on the same base, nothing is trained. With
     `checkpoint_dir` the run saves itself every `checkpoint_seconds` and resumes from the newest whole
@@ -67,8 +70,12 @@ def run_stage(
     fingerprint = stage.fingerprint(base_fingerprint)
     if (out_dir / STAGE_FILE).is_file():
         return _report_of(out_dir, fingerprint)
+    if stage.kind in ("dpo", "rl"):
+        folders = _folders([need for need in (stage.start, stage.verifier) if need], adapter_dirs, base_fingerprint)
+        return _tune_responses(
+            stage, folders, base_dir, out_dir, base_fingerprint, checkpoint_dir, progress, workbench
+        )  # fmt: skip
 
-    import torch
     from transformers import AutoTokenizer
 
     from train import checkpoint
@@ -79,7 +86,7 @@ def run_stage(
     tokenizer = AutoTokenizer.from_pretrained(str(base_dir))
     encoded = _encode(stage, tokenizer)
     plan = plan_stage(stage, encoded, base_fingerprint)
-    knowledge = _knowledge_folders(stage, adapter_dirs, base_fingerprint)
+    knowledge = _folders(stage.needs, adapter_dirs, base_fingerprint)
 
     bf16 = uses_bf16(stage.recipe.precision)
     base = load_base(base_dir, bf16=bf16)
@@ -142,14 +149,7 @@ def run_stage(
         if trainer.is_world_process_zero():
             shutil.rmtree(staging, ignore_errors=True)
             save_adapter(switch.model, staging, base_dir)
-            described = stage.label() | {
-                "fingerprint": fingerprint,
-                "base_fingerprint": base_fingerprint,
-                "needs": [need.fingerprint(base_fingerprint) for need in stage.needs],
-                "torch": torch.__version__,
-                "report": asdict(report),
-            }
-            (staging / STAGE_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+            _describe(stage, staging, report, base_fingerprint)
             _publish(staging, out_dir, fingerprint)
             for leftover in out_dir.parent.glob(f".{out_dir.name}.partial-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -160,6 +160,50 @@ def run_stage(
         gc.unfreeze()
         shutil.rmtree(staging, ignore_errors=True)
     return report
+
+
+def _tune_responses(
+    stage: Stage,
+    folders: Mapping[str, Path],
+    base_dir: Path,
+    out_dir: Path,
+    base_fingerprint: str,
+    checkpoint_dir: Path | None,
+    progress: Callable[[int, int, float], None] | None,
+    workbench: Workbench | None,
+) -> StageReport:
+    """Train a stage that compares or rewards whole responses (`dpo`, `rl`), through TRL."""
+    staging = out_dir.with_name(f".{out_dir.name}.partial-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        if stage.kind == "dpo":
+            from train.dpo import train_dpo
+
+            report = train_dpo(stage, base_dir, folders, staging, checkpoint_dir, progress)
+        else:
+            from train.rl import train_rl
+
+            report = train_rl(stage, base_dir, folders, staging, checkpoint_dir, progress, workbench)
+        _describe(stage, staging, report, base_fingerprint)
+        _publish(staging, out_dir, stage.fingerprint(base_fingerprint))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return report
+
+
+def _describe(stage: Stage, folder: Path, report: StageReport, base_fingerprint: str) -> None:
+    """Write what the adapter is beside its weights."""
+    import torch
+
+    described = stage.label() | {
+        "fingerprint": stage.fingerprint(base_fingerprint),
+        "base_fingerprint": base_fingerprint,
+        "needs": [need.fingerprint(base_fingerprint) for need in stage.needs],
+        "torch": torch.__version__,
+        "report": asdict(report),
+    }
+    (folder / STAGE_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
 def plan_stage(stage: Stage, encoded: EncodedRows, base_fingerprint: str) -> Plan:
@@ -177,6 +221,8 @@ def plan_stage(stage: Stage, encoded: EncodedRows, base_fingerprint: str) -> Pla
             return plan_mixed(stage, encoded.rows, base_fingerprint)
         case "skill_multi_version":
             return plan_multi_version(stage, encoded.rows, base_fingerprint)
+        case "dpo" | "rl":
+            raise ValueError(f"stage {stage.name!r} ({stage.kind}) has no plan of rows; it samples or compares")
 
 
 def _encode(stage: Stage, tokenizer: Any) -> EncodedRows:
@@ -193,11 +239,12 @@ def _encode(stage: Stage, tokenizer: Any) -> EncodedRows:
     return encoded
 
 
-def _knowledge_folders(stage: Stage, adapter_dirs: Mapping[str, Path], base_fingerprint: str) -> dict[str, Path]:
+def _folders(needs: Sequence[Stage], adapter_dirs: Mapping[str, Path], base_fingerprint: str) -> dict[str, Path]:
+    """The adapter folders of the stages that are needed, by fingerprint."""
     from train.plan import StageError
 
     folders = {}
-    for need in stage.needs:
+    for need in needs:
         key = need.fingerprint(base_fingerprint)
         if key not in adapter_dirs:
             raise StageError(f"adapter_dirs: the adapter of {need.name!r} ({key[:12]}) is missing; train it first")

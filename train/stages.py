@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Literal
 
 from train.rows import Example, KnowledgeFormat
+from train.sampling import Derived, Preference, describe, samplings
 from train.template import PromptTemplate
 
-StageKind = Literal["knowledge", "sft", "skill_mixed", "skill_multi_version"]
+StageKind = Literal["knowledge", "sft", "skill_mixed", "skill_multi_version", "dpo", "rl"]
 
 # Raise when a change to the training code changes what a stage produces: old adapters are then left alone.
-STAGE_FORMAT = 1
+STAGE_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,32 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """How an `rl` stage samples and rewards (Kang et al. 2024, arXiv 2403.05612).
+
+    Each update samples `generations` responses to each of `prompts_per_update` prompts at `temperature`. A
+    response earns `true_reward` for every claim the verifier calls true and `false_reward` for every other; a
+    malformed one (cut off, or without a claim) earns `malformed_reward`, and every claim short of `min_claims`
+    costs `missing_reward`: the guard against answers that shrink to one safe claim. `kl` weights the
+    log-ratio to the reference in the reward. Short answers earn `true_reward` or `false_reward` as a whole, and
+    0 for declining to answer.
+    """
+
+    updates: int = 40
+    prompts_per_update: int = 24
+    generations: int = 4
+    temperature: float = 1.0
+    max_new_tokens: int = 256
+    true_reward: float = 2.0
+    false_reward: float = -3.0
+    malformed_reward: float = -15.0
+    missing_reward: float = 0.0
+    min_claims: int = 0
+    kl: float = 0.5
+    short_answers: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One adapter to be trained.
 
@@ -62,6 +89,11 @@ class Stage:
     trains. `real_weight` is lambda of the mixed skill loss; `alternate_formats` draws statement and passage
     adapters in turn instead of from one pool; `frozen_dropout` keeps dropout on in the frozen knowledge
     adapters, as the reference does. `format`, `fake` and `version` describe what a knowledge stage holds.
+
+    `dpo` and `rl` stages go on from the adapter of `start`, which is also their reference model. `derived` says
+    what `examples` (or the `pairs` of a `dpo` stage) are made of, where they are made of samples; the fields
+    themselves are filled in before training and do not count in the fingerprint. `beta` is that of DPO. An `rl`
+    stage samples the prompts of `examples` and judges claims with the adapter of `verifier`.
     """
 
     name: str
@@ -78,11 +110,28 @@ class Stage:
     real_weight: float = 0.5
     alternate_formats: bool = True
     frozen_dropout: bool = True
+    start: Stage | None = None
+    derived: Derived | None = None
+    pairs: tuple[Preference, ...] = ()
+    beta: float = 0.1
+    verifier: Stage | None = None
+    rollouts: Rollouts | None = None
+
+    def prerequisites(self) -> tuple[Stage, ...]:
+        """The stages whose adapters must be there first, for training or for the samples that it learns from."""
+        sampled = samplings(self.derived)[0].model if self.derived else None
+        return (*self.needs, *(stage for stage in (self.start, self.verifier, sampled) if stage is not None))
 
     def fingerprint(self, base_fingerprint: str) -> str:
         """Hex SHA-256 of everything that decides the trained weights (the readable `name` does not)."""
-        content = {k: v for k, v in asdict(self).items() if k not in ("name", "needs")}
+        stages = ("needs", "start", "verifier", "derived")
+        made = ("examples", "pairs") if self.derived else ()
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", *stages, *made)}
+        content = {name: _plain(value) for name, value in values.items()}
         content["needs"] = [stage.fingerprint(base_fingerprint) for stage in self.needs]
+        content["start"] = self.start.fingerprint(base_fingerprint) if self.start else None
+        content["verifier"] = self.verifier.fingerprint(base_fingerprint) if self.verifier else None
+        content["derived"] = describe(self.derived, base_fingerprint) if self.derived else None
         content["base"] = base_fingerprint
         content["stage_format"] = STAGE_FORMAT
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -99,4 +148,11 @@ class Stage:
             "recipe": asdict(self.recipe),
             "examples": len(self.examples),
             "texts": len(self.texts),
+            "pairs": len(self.pairs),
         }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
