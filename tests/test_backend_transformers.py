@@ -17,10 +17,8 @@ from transformers import (
 )
 
 from harness.backends.cache import growing_cache
+from harness.backends.decoding import Decoding, Generation, Request
 from harness.backends.transformers import (
-    Decoding,
-    Generation,
-    Request,
     TransformersBackend,
     open_backend,
 )

@@ -1,4 +1,4 @@
-"""Batched greedy generation with transformers, on CPU or GPU, with peft adapters.
+"""Batched generation with transformers, on CPU or GPU, with peft adapters.
 
 Batches are cut from the whole list of requests before anything is skipped. Floating-point sums depend on the
 shape of a batch, and a greedy choice between two near-equal tokens with them; with fixed batches a run that
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.backends.attention import use_grouped
+from harness.backends.decoding import Decoding, Generation, Request, choose
 from harness.backends.weights import AdapterInert, BackendError, base_fingerprint, load_adapter
 
 if TYPE_CHECKING:
@@ -37,35 +39,6 @@ SHRINK_BELOW = 0.75
 
 
 @dataclass(frozen=True, slots=True)
-class Decoding:
-    """Greedy decoding: at most `max_new_tokens` tokens, ended by EOS or by the first of the `stop` strings.
-
-    A stop string and all after it are cut from the answer.
-    """
-
-    max_new_tokens: int
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt in its final form (templated text, no special tokens); `id` is unique among requests."""
-
-    id: str
-    prompt: str
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """The new text; `tokens` counts new tokens without EOS, `length` means that the limit cut it off."""
-
-    id: str
-    text: str
-    tokens: int
-    finish: Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True)
 class _Prefix:
     """The key-value cache of a beginning that prompts share, for one row; `length` is in tokens."""
 
@@ -74,7 +47,7 @@ class _Prefix:
 
 
 class TransformersBackend:
-    """Greedy generation for one base model and any number of its adapters.
+    """Generation for one base model and any number of its adapters.
 
     `base_dir` is a model folder or hub id, in safetensors. `dtype` is `auto` (fp32 on CPU, bf16 on a GPU that
     has it, else fp16) or a torch dtype's name; `device` is `auto` (GPU if there is one) or a torch device;
@@ -142,8 +115,6 @@ class TransformersBackend:
         """
         if len({request.id for request in requests}) != len(requests):
             raise ValueError("the requests' ids are not unique")
-        if decoding.max_new_tokens < 1:
-            raise ValueError("max_new_tokens must be at least 1")
         if all(request.id in done for request in requests):
             return
         encoded = [self._encode(request) for request in requests]
@@ -156,7 +127,8 @@ class TransformersBackend:
         finished = len(requests) - sum(len(batch) for batch in opened)
         for batch in opened:
             started = time.perf_counter()
-            answers = self._greedy(model, [encoded[i] for i in batch], decoding, prefix)
+            draws = decoding.generators([requests[i].id for i in batch])
+            answers = self._decode(model, [encoded[i] for i in batch], decoding, draws, prefix)
             self._seconds += time.perf_counter() - started
             generations = [
                 self._finish(requests[i].id, ids, reason, decoding)
@@ -209,8 +181,13 @@ class TransformersBackend:
         self._seconds += time.perf_counter() - started
         return _Prefix(length, cache)
 
-    def _greedy(
-        self, model: Any, prompts: list[list[int]], decoding: Decoding, prefix: _Prefix
+    def _decode(
+        self,
+        model: Any,
+        prompts: list[list[int]],
+        decoding: Decoding,
+        draws: list[random.Random],
+        prefix: _Prefix,
     ) -> list[tuple[list[int], Literal["stop", "length"]]]:
         """New token ids (without EOS) and the reason of ending, for each prompt of one batch.
 
@@ -251,7 +228,10 @@ class TransformersBackend:
                     use_cache=True,
                     logits_to_keep=1,
                 ).logits
-                ids = logits[:, -1].argmax(-1, keepdim=True)
+                scores = logits[:, -1]
+                if step < decoding.min_new_tokens:
+                    scores = scores.index_fill(-1, torch.tensor(sorted(eos), device=scores.device), -torch.inf)
+                ids = choose(scores, decoding, [draws[i].random() for i in alive] if draws else ())
                 positions = positions[:, -1:] + 1
                 for prompt_index, token in zip(alive, ids[:, 0].tolist(), strict=True):
                     if prompt_index in ended:
