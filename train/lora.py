@@ -20,6 +20,7 @@ from train.seeds import derive_seed
 from train.stages import Recipe
 
 TRAINED = "skill"
+CONTINUED = "default"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 
@@ -59,11 +60,7 @@ class AdapterSwitch:
             for layer in self._layers:
                 for name in set(layer.lora_dropout) - {TRAINED}:
                     layer.lora_dropout[name] = torch.nn.Identity()
-        for layer in self._layers:
-            if isinstance(layer, Linear):
-                layer.cast_input_dtype_enabled = False
-                for name in layer.lora_A:
-                    layer.lora_variant.setdefault(name, NarrowScaling())
+        scale_narrowly(model)
         self._active: str | None = None
         self._switch(None)
 
@@ -121,9 +118,29 @@ def add_adapters(
     return AdapterSwitch(model, names, frozen_dropout=frozen_dropout)
 
 
-def trained_weights(model: PeftModel) -> dict[str, torch.Tensor]:
+def open_adapter(base: torch.nn.Module, folder: Path) -> PeftModel:
+    """Load one adapter to train it further, in fp32 and under the name that TRL's trainers look for (`CONTINUED`).
+
+    Raises AdapterError for a folder that is no adapter.
+    """
+    _require_adapter(folder)
+    model = PeftModel.from_pretrained(base, str(folder), adapter_name=CONTINUED, is_trainable=True)
+    scale_narrowly(model)
+    return model
+
+
+def scale_narrowly(model: PeftModel) -> None:
+    """Have every plain LoRA layer computed as `NarrowScaling` does, for the adapters it has so far."""
+    for layer in model.modules():
+        if isinstance(layer, Linear):
+            layer.cast_input_dtype_enabled = False
+            for name in layer.lora_A:
+                layer.lora_variant.setdefault(name, NarrowScaling())
+
+
+def trained_weights(model: PeftModel, adapter: str = TRAINED) -> dict[str, torch.Tensor]:
     """The weights of the adapter in training alone, under peft's file keys, on the CPU and contiguous."""
-    weights = get_peft_model_state_dict(model, adapter_name=TRAINED)
+    weights = get_peft_model_state_dict(model, adapter_name=adapter)
     return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
 
 
@@ -132,15 +149,15 @@ def restore_trained_weights(model: PeftModel, weights: dict[str, torch.Tensor]) 
     set_peft_model_state_dict(model, weights, adapter_name=TRAINED)
 
 
-def save_adapter(model: PeftModel, folder: Path, base_dir: Path) -> None:
+def save_adapter(model: PeftModel, folder: Path, base_dir: Path, adapter: str = TRAINED) -> None:
     """Write the adapter in training, and no other, as a peft folder: configuration and fp32 weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.peft_config[TRAINED]
+    config = model.peft_config[adapter]
     as_trained = (config.inference_mode, config.base_model_name_or_path)
     config.inference_mode, config.base_model_name_or_path = True, str(base_dir)
     config.save_pretrained(str(folder))
     config.inference_mode, config.base_model_name_or_path = as_trained
-    save_file(trained_weights(model), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(trained_weights(model, adapter), folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def tensors_hash(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
