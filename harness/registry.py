@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
@@ -96,6 +96,8 @@ class Task:
     `published` names the table of `published.json` and the columns of the paper's figures (accuracy, claims).
     `max_new_tokens` is the paper's default; presets may set less. A task that only tests names the task whose
     training data and recipes its models have (`trained_on`), and may fix which `models` stand in its table.
+    `memorised_at` (short questions) counts an entity as memorised once this share of its questions is answered
+    right; None leaves that metric out.
     """
 
     name: str
@@ -108,9 +110,10 @@ class Task:
     published: tuple[str, ...] = ()
     trained_on: str = ""
     models: tuple[str, ...] = ()
+    memorised_at: float | None = None
 
     def item(self, row: Row, prefill_subject: bool) -> Item:
-        """The test item of a row."""
+        """The test item of a row. Rows of several knowledge versions are told apart by them: kind `V1`, `V2`."""
         return Item(
             task=self.name,
             id=row.id,
@@ -119,7 +122,7 @@ class Task:
             topic=row.subject if self.metric == "longform" else "",
             prefill=row.subject if prefill_subject and self.metric == "longform" else "",
             gold=row.answers,
-            kind=row.kind,
+            kind=row.kind if row.version is None else f"V{row.version}",
             popularity=row.popularity,
         )
 
@@ -143,7 +146,7 @@ class Task:
 
 
 def _load_tasks() -> None:
-    for name in ("popqa", "hotpotqa", "persons", "medical"):
+    for name in ("popqa", "hotpotqa", "persons", "medical", "grounding", "memorization"):
         import_module(f"harness.tasks.{name}")
 
 
@@ -161,6 +164,7 @@ def task(
     published: tuple[str, ...] = (),
     trained_on: str = "",
     models: tuple[str, ...] = (),
+    memorised_at: float | None = None,
 ) -> Callable[[Callable[[Row], Phrased]], Task]:
     """Decorate a function `Row -> Phrased` to make it a task; see `harness/tasks/popqa.py` for the shape."""
 
@@ -168,6 +172,7 @@ def task(
         made = Task(
             name, title, metric, skill_mode, phrase, max_new_tokens,
             final_answer=final_answer, published=published, trained_on=trained_on, models=models,
+            memorised_at=memorised_at,
         )  # fmt: skip
         TASKS.add(name, made)
         return made
@@ -235,6 +240,10 @@ def read_models(path: Path) -> list[ModelSpec]:
 def _load_models() -> None:
     for method in METHODS:
         MODELS.add(method.name, ModelSpec(name=method.name, title=method.title, method=method.name))
+    # Rows of the grounding task: the skill adapter over each knowledge adapter of the unseen fictitious facts.
+    for version in (1, 2):
+        name, title = f"prereq_know{version}", f"base + know_v{version} + skill"
+        MODELS.add(name, ModelSpec(name=name, title=title, method="prereq_tune", knowledge=version))
 
 
 MODELS: Registry[ModelSpec] = Registry("model", "harness.models", _load_models)
@@ -245,13 +254,21 @@ MODELS: Registry[ModelSpec] = Registry("model", "harness.models", _load_models)
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A named list of tasks with the metric decided beforehand: `headline`, and `k` of F1@K, per suite."""
+    """A named list of tasks with the metrics decided beforehand: the headline, and `k` of F1@K.
+
+    `headlines` names another headline for some of the tasks.
+    """
 
     name: str
     title: str
     tasks: tuple[str, ...]
     headline: str
     f1_k: tuple[int, ...] = ()
+    headlines: Mapping[str, str] = field(default_factory=dict)
+
+    def headline_of(self, task: str) -> str:
+        """The headline metric of one of the tasks."""
+        return self.headlines.get(task, self.headline)
 
 
 @cache
@@ -259,7 +276,9 @@ def suites() -> dict[str, Suite]:
     """The suites of `suites.toml`, by name."""
     tables = tomllib.loads(files("harness").joinpath("suites.toml").read_text(encoding="utf-8"))
     return {
-        name: Suite(name, t["title"], tuple(t["tasks"]), t["headline"], tuple(t.get("f1_k", ())))
+        name: Suite(
+            name, t["title"], tuple(t["tasks"]), t["headline"], tuple(t.get("f1_k", ())), t.get("headlines", {})
+        )
         for name, t in tables.items()
     }
 
