@@ -60,10 +60,14 @@ class Rollouts:
 
     Each update samples `generations` responses to each of `prompts_per_update` prompts at `temperature`. A
     response earns `true_reward` for every claim the verifier calls true and `false_reward` for every other; a
-    malformed one (cut off, or without a claim) earns `malformed_reward`, and every claim short of `min_claims`
-    costs `missing_reward`: the guard against answers that shrink to one safe claim. `kl` weights the
-    log-ratio to the reference in the reward. Short answers earn `true_reward` or `false_reward` as a whole, and
-    0 for declining to answer.
+    malformed one (cut off, or without a claim) earns `malformed_reward`, or what a mean reference answer earns
+    with everything in it false where that is less. `kl` weights the log-ratio to the reference in the reward.
+    Short answers earn `true_reward` or `false_reward` as a whole, and 0 for declining to answer.
+
+    `min_claims` is the guard, ours, against answers that shrink to one safe claim, as they should wherever
+    fewer than three claims in five are true: every claim short of it earns `missing_reward`, by default as much
+    as a false one, so that below it a guess never costs more than silence and above it the reward is that of
+    the paper. `None` is half of the mean number of claims of the reference answers; 0 is no guard.
     """
 
     updates: int = 40
@@ -74,8 +78,8 @@ class Rollouts:
     true_reward: float = 2.0
     false_reward: float = -3.0
     malformed_reward: float = -15.0
-    missing_reward: float = 0.0
-    min_claims: int = 0
+    missing_reward: float = -3.0
+    min_claims: int | None = None
     kl: float = 0.5
     short_answers: bool = False
 
