@@ -246,3 +246,21 @@ def test_senseless_replies_are_unparsed(reply: Callable[[str, str, bool], str]) 
     [scored], _ = score(MockOptions(reply=reply))
     assert {c.judgement.verdict for c in scored.claims} == {"unparsed"}
     assert len(scored.claims) == 3
+
+
+def test_key_organisation_and_query_go_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-7")
+
+    async def request(url: str) -> tuple[str, dict[str, str]]:
+        engine = OpenAIEngine("m", JudgeOptions(base_url=url, api_key="k"))
+        connection = engine._connect()
+        try:
+            made = connection.http.build_request("POST", connection.url, headers=connection.headers)
+            return str(made.url), dict(made.headers)
+        finally:
+            await connection.http.aclose()
+
+    url, headers = asyncio.run(request("https://name.openai.azure.com/openai/v1?api-version=2025-01-01"))
+    assert url == "https://name.openai.azure.com/openai/v1/chat/completions?api-version=2025-01-01"
+    assert headers["authorization"] == "Bearer k" and headers["api-key"] == "k"
+    assert headers["openai-organization"] == "org-7" and headers["content-type"] == "application/json"
