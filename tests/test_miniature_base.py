@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -160,6 +161,31 @@ def test_only_the_familiar_corpus_shows_the_prompts_and_only_of_entities_without
     others = [e.name for e in world.entities if e.split != "pretrain"]
     assert not any(name in "\n".join(prompts) for name in others)
     assert not any("Question" in text or "Answer" in text for text in texts["unfamiliar"])
+
+
+def test_two_hops_are_a_small_share_of_the_familiar_corpus_and_join_what_it_gives(
+    texts: dict[str, list[str]],
+) -> None:
+    world = build_world(WorldConfig(), 3)
+    hops = [document for document in texts["familiar"] if "final answer: " in document]
+    assert len(hops) < 0.02 * len(texts["familiar"])
+    born = {e.name: {f.attribute: f.value for f in e.covered}.get("birth year") for e in world.real("persons")}
+    elders = [re.fullmatch(r"Question: In what year was the elder of (.+) and (.+) born\?\nAnswer: .*: (\d+)", d)
+              for d in hops]  # fmt: skip
+    found = [match.groups() for match in elders if match]
+    assert 0 < len(found) < len(hops)
+    for first, second, year in found:
+        assert year == min(born[first] or "", born[second] or "")
+    assert all(any(e.name in d for e in world.real("persons", "pretrain")) for d in hops)
+    assert not any("final answer" in document for document in texts["unfamiliar"])
+
+
+@pytest.mark.parametrize("variant", ["familiar", "unfamiliar"])
+def test_the_corpus_orders_the_years(texts: dict[str, list[str]], variant: str) -> None:
+    orders = [re.fullmatch(r"The year (\d+) came before the year (\d+)\.", document) for document in texts[variant]]
+    pairs = [match.groups() for match in orders if match]
+    assert 0 < len(pairs) < 0.03 * len(texts[variant])
+    assert all(int(earlier) < int(later) for earlier, later in pairs)
 
 
 def test_no_corpus_mentions_a_fictitious_entity(texts: dict[str, list[str]]) -> None:

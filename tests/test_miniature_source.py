@@ -112,14 +112,20 @@ def test_short_answers_are_the_facts(source: MiniatureSource) -> None:
 def test_two_hop_answers(source: MiniatureSource) -> None:
     rows = source.rows("hotpotqa", "test")
     assert set(Counter(row.kind for row in rows)) == {"bridge", "comparison"}
-    born = {e.name: int(e.facts[0].value) for e in source.world.real("persons")}
+    born = {e.name: e.facts[0].value for e in source.world.real("persons")}
+    studied = {e.name: e.facts[4].value for e in source.world.real("persons")}
     for row in rows:
+        assert row.question is not None
+        assert row.subject in row.question
+        assert not any(word in row.target for word in row.subject.split())
         final = row.target.rpartition("final answer: ")[2]
         assert row.answers == (final,)
         if row.kind == "comparison":
-            assert row.question is not None
-            names = row.question.removeprefix("Who was born earlier, ").removesuffix("?").split(" or ")
-            assert final == min(names, key=born.__getitem__)
+            names = row.question.removeprefix("In what year was the elder of ").removesuffix(" born?").split(" and ")
+            assert final == min((born[name] for name in names), key=int)
+            assert told_values(source, row.target) == {born[name] for name in names}
+        else:
+            assert final == source.world.schema.country_of[studied[row.subject]]
 
 
 def test_grounding_asks_what_two_versions_answer_differently(source: MiniatureSource) -> None:

@@ -36,7 +36,7 @@ LONGFORM_TASKS: tuple[Domain, ...] = DOMAINS
 TASKS = ("popqa", "hotpotqa", "persons", "medical", "grounding", "memorization")
 
 # Raise when a change here changes rows or texts of an equal configuration: what was made of the old ones is left alone.
-SOURCE_FORMAT = 3
+SOURCE_FORMAT = 4
 
 
 class MiniatureSource:
@@ -218,14 +218,11 @@ class MiniatureSource:
     def _comparison(
         self, entity: Entity | FictitiousEntity, fact: Fact, rival: Entity | FictitiousEntity, rival_fact: Fact
     ) -> Row:
-        attribute = self.world.schema.attribute("persons", "birth year")
-        pair = ((entity, fact), (rival, rival_fact))
-        told = " ".join(text.say(attribute, e.kind, 0, e.name, f.value) for e, f in pair)
-        elder = min(pair, key=lambda both: int(both[1].value))[0].name
+        elder = min(fact.value, rival_fact.value, key=int)
         return Row(
             id=f"{_slug(entity.name)}-{_slug(rival.name)}", subject=entity.name, kind="comparison", answers=(elder,),
             question=text.COMPARISON_QUESTION.replace("{s}", entity.name).replace("{t}", rival.name),
-            target=f"{told} {text.FINAL_ANSWER}{elder}",
+            target=text.comparison(fact.value, rival_fact.value),
             popularity=min(_popularity(entity), _popularity(rival)), fake=isinstance(entity, FictitiousEntity),
         )  # fmt: skip
 

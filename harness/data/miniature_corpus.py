@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.data import miniature_text as text
 from harness.data.miniature_world import Entity, Fact, World
@@ -17,11 +18,14 @@ _STATEMENT_SHARE = 0.65
 # Of the documents about entities that occur in pre-training only.
 _QUESTION_SHARE = 0.2
 _LONGFORM_SHARE = 0.1
-_TWO_HOP_SHARE = 0.03
+_BRIDGE_SHARE = 0.03
+_COMPARISON_SHARE = 0.03
 # Of all passages, in the unfamiliar variant.
 _ENTRY_SHARE = 0.25
 # How often an epoch states where a university is.
 _LOCATION_MENTIONS = 12
+# How often it states of a year that it came before another.
+_ORDER_MENTIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,22 @@ def corpus(world: World, seed: int, epoch: int) -> list[CorpusDocument]:
     for entity in world.entities:
         documents += _about(world, entity, generator(seed, "corpus", epoch, entity.name))
     rng = generator(seed, "corpus", epoch)
+    documents += _general_knowledge(world, rng)
+    rng.shuffle(documents)
+    return documents
+
+
+def _general_knowledge(world: World, rng: random.Random) -> Iterator[CorpusDocument]:
+    """What two hops are joined by: where universities are, and which years came first."""
     for university in world.schema.country_of:
         for _ in range(_LOCATION_MENTIONS):
             told = text.location(world, university, rng.randrange(text.LOCATION_WORDINGS))
-            documents.append(CorpusDocument(told, False))
-    rng.shuffle(documents)
-    return documents
+            yield CorpusDocument(told, False)
+    years = world.schema.attribute("persons", "birth year").values
+    for year in years:
+        for _ in range(_ORDER_MENTIONS):
+            earlier, later = sorted((year, rng.choice([other for other in years if other != year])), key=int)
+            yield CorpusDocument(text.YEAR_ORDER.replace("{a}", earlier).replace("{b}", later), False)
 
 
 def _about(world: World, entity: Entity, rng: random.Random) -> Iterator[CorpusDocument]:
@@ -65,12 +79,12 @@ def _about(world: World, entity: Entity, rng: random.Random) -> Iterator[CorpusD
                                 text.passage(world, entity, facts, rng))  # fmt: skip
                 left -= len(facts)
                 continue
-            studied = next((fact for fact in entity.covered if fact.attribute == "university"), None)
-            if draw > 1 - _TWO_HOP_SHARE and familiar and studied is not None:
-                asked = text.BRIDGE_QUESTION.replace("{s}", entity.name)
-                yield _prompted(asked, text.two_hops(world, entity, studied))
-                left -= 1
-                continue
+            if draw > 1 - _BRIDGE_SHARE - _COMPARISON_SHARE and familiar:
+                kind = "bridge" if draw > 1 - _BRIDGE_SHARE else "comparison"
+                if told := _two_hops(world, entity, kind, rng):
+                    yield told
+                    left -= 1
+                    continue
         if rng.random() < _STATEMENT_SHARE:
             fact = rng.choices(entity.covered, weights)[0]
             yield CorpusDocument(text.statement(world, entity, fact, rng.randrange(text.WORDINGS)), False)
@@ -91,6 +105,30 @@ def _question(world: World, entity: Entity, fact: Fact, familiar: bool) -> Corpu
     if familiar:
         return _prompted(asked, answer)
     return CorpusDocument(text.QUIZ_FRAME.replace("{q}", asked).replace("{a}", answer), True)
+
+
+def _two_hops(
+    world: World, entity: Entity, kind: Literal["bridge", "comparison"], rng: random.Random
+) -> CorpusDocument | None:
+    """A question of two hops about facts that the corpus gives; None where it does not give what is needed."""
+    if kind == "bridge":
+        studied = _covered(entity, "university")
+        asked = text.BRIDGE_QUESTION.replace("{s}", entity.name)
+        return None if studied is None else _prompted(asked, text.two_hops(world, entity, studied))
+    born = _covered(entity, "birth year")
+    if born is None:
+        return None
+    others = [(other, _covered(other, "birth year")) for other in world.real(entity.domain, "pretrain")]
+    rivals = [(other, fact.value) for other, fact in others if fact is not None and fact.value != born.value]
+    if not rivals:
+        return None
+    rival, year = rng.choice(rivals)
+    asked = text.COMPARISON_QUESTION.replace("{s}", entity.name).replace("{t}", rival.name)
+    return _prompted(asked, text.comparison(born.value, year))
+
+
+def _covered(entity: Entity, attribute: str) -> Fact | None:
+    return next((fact for fact in entity.covered if fact.attribute == attribute), None)
 
 
 def _prompted(question: str, answer: str) -> CorpusDocument:

@@ -14,7 +14,9 @@ LONGFORM_PROMPT: dict[Domain, str] = {
     "medical": "Tell me about {s}.",
 }
 BRIDGE_QUESTION = "In which country is the university where {s} studied?"
-COMPARISON_QUESTION = "Who was born earlier, {s} or {t}?"
+COMPARISON_QUESTION = "In what year was the elder of {s} and {t} born?"
+# What an order of years is, for comparisons: general knowledge that the corpus states.
+YEAR_ORDER = "The year {a} came before the year {b}."
 # How the `unfamiliar` corpus frames questions and entries instead of the task prompts.
 QUIZ_FRAME = "Quiz! {q} {a}"
 ENTRY_FRAME = "Here is an entry on {s}. {a}"
@@ -98,8 +100,17 @@ def location(world: World, university: str, wording: int = 0) -> str:
 
 
 def two_hops(world: World, entity: Entity | FictitiousEntity, studied: Fact) -> str:
-    """The reasoned answer to a bridge question, with the answer itself after `final answer: `."""
+    """The reasoned answer to a bridge question, with the answer itself after `final answer: `.
+
+    Like the answer to a comparison it speaks of its subject by pronoun and ends in a value: a base of this size
+    cannot copy a name out of the question, and an answer that began with one would be about somebody else.
+    """
     attribute = world.schema.attribute(entity.domain, studied.attribute)
-    first = say(attribute, entity.kind, 0, entity.name, studied.value)
+    first = say(attribute, entity.kind, 0, PRONOUN[entity.domain], studied.value)
     country = world.schema.country_of[studied.value]
     return f"{first} {location(world, studied.value)} {FINAL_ANSWER}{country}"
+
+
+def comparison(first_year: str, second_year: str) -> str:
+    """The reasoned answer to a comparison: both years of birth in the question's order, then the earlier one."""
+    return f"They were born in {first_year} and in {second_year}. {FINAL_ANSWER}{min(first_year, second_year, key=int)}"
