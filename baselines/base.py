@@ -8,7 +8,12 @@ from train.stages import Stage
 from train.template import PromptTemplate
 
 
-@method("base", title="Base (no fine-tuning)", reference="The pre-trained model as it is, zero-shot or few-shot.")
+@method(
+    "base",
+    title="Base (no fine-tuning)",
+    reference="The pre-trained model as it is, zero-shot or few-shot.",
+    tunes=(),
+)
 def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage | None:
     """Nothing to train."""
     return None

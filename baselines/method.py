@@ -69,6 +69,7 @@ class Recipes:
     min_gap: float = 0.0
     pairs_per_prompt: int | None = None
     verifier_samples: int = 4
+    probe_format: Literal["statement", "passage"] = "statement"
     rollouts: Rollouts = field(default_factory=Rollouts)
 
     def __post_init__(self) -> None:
@@ -79,6 +80,7 @@ class Recipes:
             ("stratify", ("none", "relation")),
             ("formats", ("both", "statement", "passage")),
             ("measure", ("fs", "mc", "ec")),
+            ("probe_format", ("statement", "passage")),
         ):
             value = getattr(self, name)
             _require(value in allowed, f"{name}: {value!r} is none of {', '.join(allowed)}")
@@ -101,12 +103,16 @@ PlanFunction = Callable[[TaskData, Recipes, int, PromptTemplate], Stage | None]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A named fine-tuning recipe; `reference` says where it comes from."""
+    """A named fine-tuning recipe; `reference` says where it comes from.
+
+    `tunes` are the recipes whose learning rate and length a tuning budget is spent on.
+    """
 
     name: str
     title: str
     reference: str
     function: PlanFunction
+    tunes: tuple[str, ...] = ("sft",)
 
     def plan(self, task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage | None:
         """The last stage of the method (the others are what it needs), or `None` for the untouched base.
@@ -121,13 +127,15 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
-def method(name: str, *, title: str, reference: str) -> Callable[[PlanFunction], Method]:
+def method(
+    name: str, *, title: str, reference: str, tunes: tuple[str, ...] = ("sft",)
+) -> Callable[[PlanFunction], Method]:
     """Turn a plan function into a Method and register it. Raises ValueError for a name taken twice."""
 
     def decorate(function: PlanFunction) -> Method:
         if name in METHODS and METHODS[name].function.__module__ != function.__module__:
             raise ValueError(f"method {name!r} is already defined in {METHODS[name].function.__module__}")
-        METHODS[name] = Method(name, title, reference, function)
+        METHODS[name] = Method(name, title, reference, function, tunes)
         return METHODS[name]
 
     return decorate

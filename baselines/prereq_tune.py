@@ -13,7 +13,7 @@ knowledge adapters are left out: base + skill.
 from __future__ import annotations
 
 from baselines.method import NotApplicable, Recipes, method
-from baselines.skill import knowledge_sets, skill_stage
+from baselines.skill import knowledge_sets, knowledge_stage, skill_stage
 from train.rows import TaskData
 from train.stages import Stage
 from train.template import PromptTemplate
@@ -23,23 +23,12 @@ from train.template import PromptTemplate
     "prereq_tune",
     title="PREREQ-TUNE",
     reference="Fictitious Synthetic Data Can Improve LLM Factuality via Prerequisite Learning, arXiv 2410.19290.",
+    tunes=("skill",),
 )
 def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage:
     """The skill stage, which needs one knowledge stage a set of texts."""
     sets = knowledge_sets(task, recipes)
     if not any(texts.fake for texts in sets):
         raise NotApplicable("no texts about the fictitious subjects")
-    knowledge = [
-        Stage(
-            name=f"{task.task}-knowledge-{texts.label}",
-            kind="knowledge",
-            recipe=recipes.knowledge_for(texts),
-            seed=seed,
-            texts=texts.texts,
-            format=texts.format,
-            fake=texts.fake,
-            version=texts.version,
-        )
-        for texts in sets
-    ]
+    knowledge = [knowledge_stage(task.task, texts, recipes, seed) for texts in sets]
     return skill_stage("prereq-tune", task, recipes, seed, template, needs=knowledge)

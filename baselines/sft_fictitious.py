@@ -19,6 +19,7 @@ from train.template import PromptTemplate
     "sft_fictitious",
     title="SFT-fictitious",
     reference="The control of arXiv 2410.19290: its skill stage without prerequisite learning.",
+    tunes=("skill",),
 )
 def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage:
     """One skill stage without needs."""

@@ -21,6 +21,20 @@ def knowledge_sets(task: TaskData, recipes: Recipes) -> tuple[KnowledgeSet, ...]
     )
 
 
+def knowledge_stage(task: str, texts: KnowledgeSet, recipes: Recipes, seed: int) -> Stage:
+    """The stage that teaches one set of texts."""
+    return Stage(
+        name=f"{task}-knowledge-{texts.label}",
+        kind="knowledge",
+        recipe=recipes.knowledge_for(texts),
+        seed=seed,
+        texts=texts.texts,
+        format=texts.format,
+        fake=texts.fake,
+        version=texts.version,
+    )
+
+
 def skill_stage(
     name: str, task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate, needs: Sequence[Stage]
 ) -> Stage:

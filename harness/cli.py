@@ -46,6 +46,13 @@ Adapter = Annotated[
 ModelsFile = Annotated[Path | None, typer.Option(help="A TOML file of [models.NAME] tables.")]
 Backend = Annotated[str | None, typer.Option(help="What generates: transformers.")]
 Judge = Annotated[str | None, typer.Option(help="What judges claims: rules, openai:MODEL, local:PATH, nli:PATH.")]
+Teacher = Annotated[
+    str | None, typer.Option(help="Whose answers sft_gpt learns from: openai:MODEL, file:ANSWERS.jsonl, or a model.")
+]
+Tune = Annotated[bool, typer.Option("--tune", help="Give every method the same tuning budget on validation rows.")]
+MatchUpdates = Annotated[
+    bool, typer.Option("--match-updates", help="Train every method for as many updates as PREREQ-TUNE's skill stage.")
+]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let a base run code of its own; recorded.")]
 
 
@@ -74,6 +81,9 @@ def run(
     models_file: ModelsFile = None,
     backend: Backend = None,
     judge: Judge = None,
+    teacher: Teacher = None,
+    tune: Tune = False,
+    match_updates: MatchUpdates = False,
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/ID, the same for equal runs.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue what an earlier run left.")] = True,
     workers: Annotated[int | None, typer.Option(help="Jobs at a time. Default: one a core.")] = None,
@@ -131,6 +141,9 @@ def validate(
     models_file: ModelsFile = None,
     backend: Backend = None,
     judge: Judge = None,
+    teacher: Teacher = None,
+    tune: Tune = False,
+    match_updates: MatchUpdates = False,
 ) -> None:
     """Check everything a run would need, before spending anything; prints all problems at once."""
     words = locals()

@@ -65,6 +65,20 @@ class ScoringSection(_Section):
     curve_claims: int = Field(default=20, gt=0)
 
 
+class TeacherSection(_Section):
+    """The miniature's teacher: what its world and its base have otherwise than the base that is fine-tuned."""
+
+    world: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+
+
+class TuningSection(_Section):
+    """The grid of `--tune`, as factors on the preset's own values; the same for every method."""
+
+    learning_rate: tuple[float, ...] = Field(default=(0.5, 1.0), min_length=1)
+    epochs: tuple[float, ...] = Field(default=(0.5, 1.0), min_length=1)
+
+
 class Preset(_Section):
     """A whole preset file."""
 
@@ -73,6 +87,8 @@ class Preset(_Section):
     base: BaseSection
     generation: GenerationSection = GenerationSection()
     scoring: ScoringSection = ScoringSection()
+    teacher: TeacherSection | None = None
+    tuning: TuningSection = TuningSection()
     template: dict[str, str] = {}
     few_shot: dict[str, int] = Field(default={}, description="solved examples before a question, model `base` only")
     recipes: dict[str, dict[StageName, dict[str, Any]]] = {}

@@ -8,16 +8,19 @@ what is appended meanwhile (generations, scored responses, checkpoints) is taken
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from harness.backends.decoding import Decoding, Request
 from harness.paths import append_lines, mend_lines, read_lines, write_lines
+from train.sampling import Workbench, samplings
 from train.stages import Stage
 
-JobKind = Literal["base", "train", "generate", "score"]
+JobKind = Literal["base", "train", "join", "sample", "judge", "generate", "score"]
 Report = Callable[[int, int, str], None]
 """Progress of a job: steps done, steps in all, a short remark such as a rate."""
 
@@ -71,28 +74,62 @@ class PretrainBase:
 
 @dataclass(frozen=True)
 class TrainAdapter:
-    """Train one stage's adapter."""
+    """Train one stage's adapter. `data` are the samples, or the judged samples, that its rows are made of."""
 
     stage: Stage
     base_dir: Path
     base_fingerprint: str
     adapter_dirs: Mapping[str, Path]
     checkpoint_dir: Path
+    data: Path | None = None
+    workbench: Workbench | None = None
 
     def run(self, out: Path, report: Report) -> None:
         """Continues from the newest whole checkpoint where a killed run left one."""
         from train.run import run_stage
 
         run_stage(
-            self.stage,
+            self._filled(),
             base_dir=self.base_dir,
             adapter_dirs=self.adapter_dirs,
             out_dir=out,
             base_fingerprint=self.base_fingerprint,
             checkpoint_dir=self.checkpoint_dir,
             progress=lambda done, total, loss: report(done, total, f"loss {loss:.3f}"),
+            workbench=self.workbench,
         )
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+
+    def _filled(self) -> Stage:
+        """The stage with the rows or pairs that were made of samples."""
+        if self.stage.derived is None or self.data is None:
+            return self.stage
+        from baselines.derive import derive
+
+        from harness.sampling import read_judged, read_samples
+
+        if samplings(self.stage.derived)[1] is None:
+            return derive(self.stage, read_samples(self.data), ())
+        judged = read_judged(self.data)
+        return derive(self.stage, [one.sample for one in judged], judged)
+
+
+@dataclass(frozen=True)
+class JoinAdapters:
+    """Make the one adapter that equals several active at once."""
+
+    base_dir: Path
+    adapters: tuple[Path, ...]
+
+    def run(self, out: Path, report: Report) -> None:
+        """The folder appears whole: it is written under another name first."""
+        from train.lora import combine
+
+        staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        shutil.rmtree(staging, ignore_errors=True)
+        combine(self.base_dir, self.adapters, staging)
+        staging.replace(out)
+        report(1, 1, "")
 
 
 @dataclass(frozen=True)
@@ -101,16 +138,15 @@ class Generate:
 
     base: str
     prompts: tuple[tuple[str, str], ...]
-    max_new_tokens: int
+    decoding: Decoding
     batch_size: int
     dtype: str
     adapter: Path | None = None
-    stop: tuple[str, ...] = ()
     trust_remote_code: bool = False
 
     def run(self, out: Path, report: Report) -> None:
         """Finished batches are kept in `*.part` beside the result; they are not generated again."""
-        from harness.backends.transformers import Decoding, Request, open_backend
+        from harness.backends.transformers import open_backend
 
         part = out.with_suffix(".part")
         mend_lines(part)
@@ -120,7 +156,7 @@ class Generate:
         )
         batches = backend.generate(
             [Request(id=id_, prompt=text) for id_, text in self.prompts],
-            Decoding(max_new_tokens=self.max_new_tokens, stop=self.stop),
+            self.decoding,
             adapter=self.adapter,
             done=frozenset(answers),
         )

@@ -44,6 +44,9 @@ def resolve(
     models_file: Path | None = None,
     backend: str | None = None,
     judge: str | None = None,
+    teacher: str | None = None,
+    tune: bool = False,
+    match_updates: bool = False,
     trust_remote_code: bool = False,
 ) -> RunOptions:
     """Look every name up and fill every default in; Problems lists all that is wrong."""
@@ -79,7 +82,10 @@ def resolve(
     for name, value in (("--seeds", worlds), ("--limit", limit)):
         if value is not None and value < 1:
             problems.append(f"{name}: {value} is not a positive number")
-    chosen = _models(models, adapters, models_file, found_preset, problems)
+    usual = (found_suite.models if found_suite else ()) or (found_preset.preset.models if found_preset else ())
+    chosen = _models(models, adapters, models_file, usual, problems)
+    if tune and match_updates:
+        problems.append("--match-updates: tuned lengths are not equal ones; leave out --tune or this")
     backend = backend or "transformers"
     if backend not in BACKENDS:
         problems.append(f"--backend: '{backend}' is not one of {', '.join(BACKENDS)}")
@@ -101,6 +107,9 @@ def resolve(
         base=base,
         backend=backend,
         judge=judge,
+        teacher=teacher,
+        tune=tune,
+        match_updates=match_updates,
         trust_remote_code=trust_remote_code,
     )
 
@@ -109,7 +118,7 @@ def _models(
     names: str | None,
     adapters: Sequence[str],
     models_file: Path | None,
-    preset: Preset | None,
+    usual: Sequence[str],
     problems: list[str],
 ) -> tuple[ModelSpec, ...]:
     """The models asked for, in the registry's order, `base` always among them; faults go to `problems`."""
@@ -128,7 +137,7 @@ def _models(
         extra[name] = ModelSpec(name=name, title=name, adapter=path_text)
     wanted = [name.strip() for name in names.split(",") if name.strip()] if names else []
     if not wanted:
-        wanted = list(preset.preset.models) if preset else []
+        wanted = list(usual)
         wanted += [name for name in extra if name not in wanted]
     else:
         wanted += [word.partition("=")[0] for word in adapters if word.partition("=")[0] not in wanted]

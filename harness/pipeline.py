@@ -6,23 +6,23 @@ import datetime
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
+from harness import __version__, tuning
 from harness.errors import Problems
 from harness.executor import Event, run_jobs
 from harness.jobs import Job, join
 from harness.metrics import longform, short_qa
 from harness.metrics.longform import LongformScore
 from harness.metrics.short_qa import QaScore
-from harness.metrics.summary import summarise_longform, summarise_short_qa
+from harness.metrics.summary import longform_metrics, short_qa_metrics, summarise_longform, summarise_short_qa
 from harness.paths import read_lines
 from harness.plan import Cell, Plan, RunOptions, plan_run
 from harness.records import Response
-from harness.registry import TASKS
+from harness.registry import METHODS, TASKS
 from harness.reports import leaderboard
 from harness.reports.leaderboard import RunSummary
 from harness.store import RunFolder
@@ -51,6 +51,8 @@ def execute(
     where every cell of a model is there; then Problems names the failures.
     """
     started = datetime.datetime.now(datetime.UTC)
+    if options.tune:
+        options = tune(options, folder, listen, announce, workers)
     plan = plan_run(options)
     announce(plan)
     manifest = _manifest(options, plan, command, started)
@@ -90,9 +92,39 @@ def report(
     options: RunOptions, plan: Plan, cells: list[Cell], folder: RunFolder, manifest: Mapping[str, Any]
 ) -> RunSummary:
     """Read the finished cells back, aggregate them and write every file of the run folder but the manifest."""
+    response_rows, claim_rows, qa, long = read_cells(cells, options.preset.prompt_template().separator)
+    summary = summarise(options, plan, qa, long, manifest)
+    folder.lines("responses.jsonl", response_rows)
+    if long:
+        folder.lines("claims.jsonl", claim_rows)
+    folder.text("metrics.json", summary.to_json())
+    folder.text("leaderboard.md", leaderboard.render(summary))
+    drawn = {task.name: task.curves for task in summary.tasks if task.curves}
+    picture = folder.path / "accuracy_vs_claims.svg"
+    if drawn:
+        from harness.reports import curves
+
+        curves.plot(drawn, picture.with_suffix(".png"), picture, titles={t.name: t.title for t in summary.tasks})
+    from harness.reports import html
+
+    curve_svg = picture.read_text(encoding="utf-8") if drawn else ""
+    folder.text("report.html", html.render(summary, html.answers(response_rows, claim_rows), curve_svg=curve_svg))
+    return summary
+
+
+def read_cells(
+    cells: Iterable[Cell], separator: str
+) -> tuple[
+    list[dict[str, Any]],
+    list[dict[str, Any]],
+    dict[tuple[str, str], list[QaScore]],
+    dict[tuple[str, str], list[LongformScore]],
+]:
+    """Rows of responses and of claims for the run folder, and the scores of short and of long answers by
+    (task, model), of finished cells.
+    """
     from factscore_mod.outputs import response_from_json
 
-    template = options.preset.prompt_template()
     response_rows: list[dict[str, Any]] = []
     claim_rows: list[dict[str, Any]] = []
     qa: dict[tuple[str, str], list[QaScore]] = {}
@@ -103,7 +135,7 @@ def report(
         scored = {row["id"]: row for row in read_lines(cell.score.out)} if cell.score else {}
         for item, prompt in zip(cell.items, cell.prompts, strict=True):
             answer = answers[item.id]
-            before = item.prefill + template.separator if item.prefill else ""
+            before = item.prefill + separator if item.prefill else ""
             response = Response(
                 task=cell.task,
                 item_id=item.id,
@@ -126,23 +158,54 @@ def report(
                     {"world": cell.world, "task": cell.task, "model": cell.model, "popularity": item.popularity}
                     | scored[item.id]
                 )
-    summary = summarise(options, plan, qa, long, manifest)
-    folder.lines("responses.jsonl", response_rows)
-    if long:
-        folder.lines("claims.jsonl", claim_rows)
-    folder.text("metrics.json", summary.to_json())
-    folder.text("leaderboard.md", leaderboard.render(summary))
-    drawn = {task.name: task.curves for task in summary.tasks if task.curves}
-    picture = folder.path / "accuracy_vs_claims.svg"
-    if drawn:
-        from harness.reports import curves
+    return response_rows, claim_rows, qa, long
 
-        curves.plot(drawn, picture.with_suffix(".png"), picture, titles={t.name: t.title for t in summary.tasks})
-    from harness.reports import html
 
-    curve_svg = picture.read_text(encoding="utf-8") if drawn else ""
-    folder.text("report.html", html.render(summary, html.answers(response_rows, claim_rows), curve_svg=curve_svg))
-    return summary
+def tune(
+    options: RunOptions,
+    folder: RunFolder,
+    listen: Callable[[Event], None],
+    announce: Callable[[Plan], None],
+    workers: int | None,
+) -> RunOptions:
+    """Spend every method's tuning budget on validation entities of the first world; the options with the settings
+    that were best there. `tuning.json` in the run folder records every trial.
+    """
+    grid = tuning.grid(options.preset.tuning.learning_rate, options.preset.tuning.epochs)
+    trained = {TASKS.get(name).trained_on or name for name in options.suite.tasks}
+    suite = replace(options.suite, tasks=tuple(name for name in TASKS.names() if name in trained))
+    methods = [m.method for m in options.models if m.method and m.knowledge is None and METHODS.get(m.method).tunes]
+    plans = []
+    for setting in grid:
+        settings = {(task, method): setting for task in suite.tasks for method in methods}
+        trial = replace(
+            options, suite=suite, worlds=1, split="validation", limit=None, tune=False, settings=settings,
+            models=tuple(m for m in options.models if m.method in methods and m.knowledge is None),
+        )  # fmt: skip
+        plans.append((setting, plan_run(trial)))
+    jobs = {job.key: job for _, plan in plans for job in plan.jobs}
+    announce(replace(plans[0][1], jobs=tuple(jobs.values())))
+    run_jobs(jobs.values(), workers or os.cpu_count() or 1, listen)
+    trials = [trial for setting, plan in plans for trial in _trials(plan, setting, options)]
+    chosen = tuning.best(trials)
+    folder.json("tuning.json", {"trials": [asdict(trial) for trial in trials], "chosen": tuning.describe(chosen)})
+    return replace(options, settings=chosen)
+
+
+def _trials(plan: Plan, setting: tuning.Setting, options: RunOptions) -> list[tuning.Trial]:
+    _, _, qa, long = read_cells(plan.cells, options.preset.prompt_template().separator)
+    method = {model.name: model.method or model.name for model in options.models}
+    short_headline = next(m for m in short_qa_metrics() if m.name == options.suite.headline)
+    long_headline = next(m for m in longform_metrics() if m.name == options.suite.headline)
+    trials = []
+    for (task, model), scores in qa.items():
+        value = short_headline.estimate(scores).value or 0.0
+        trials.append(tuning.Trial(task, method[model], setting, value, 0.0, len(scores)))
+    for (task, model), answers in long.items():
+        value = long_headline.estimate(answers).value or 0.0
+        claims = sum(len(answer.verdicts) for answer in answers) / len(answers)
+        trials.append(tuning.Trial(task, method[model], setting, value, claims, len(answers)))
+    return trials
 
 
 def summarise(
@@ -167,7 +230,9 @@ def summarise(
         longform=long,
         exclusions=plan.exclusions,
         curve_claims=options.preset.scoring.curve_claims,
-        metadata={key: manifest[key] for key in ("preset", "variant", "worlds", "judge", "backend", "limit")},
+        metadata={
+            key: manifest[key] for key in ("preset", "variant", "worlds", "comparison", "judge", "backend", "limit")
+        },
         context={key: manifest[key] for key in ("command", "date", "hardware", "version")},
     )
 
@@ -207,6 +272,9 @@ def _manifest(options: RunOptions, plan: Plan, command: str, started: datetime.d
         "worlds": options.worlds,
         "seeds": {"seed": options.seed, "base": options.base_seed, "training": options.training_seed},
         "limit": options.limit,
+        "comparison": options.comparison,
+        "tuned": tuning.describe(options.settings),
+        "teacher": options.teacher,
         "judge": options.judge,
         "backend": options.backend,
         "trust_remote_code": options.trust_remote_code,

@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from baselines.method import NotApplicable
+from baselines.skill import knowledge_stage
+from harness.backends.decoding import Decoding
 from harness.config import Preset
 from harness.data.source import DataError, Source
 from harness.errors import UserError
-from harness.jobs import Generate, Job, PretrainBase, Score, ToScore, TrainAdapter
+from harness.jobs import Generate, Job, PretrainBase, Score, ToScore
 from harness.paths import derive_seed, digest, home
-from harness.records import Item
-from harness.registry import METHODS, TASKS, ModelSpec, Suite, Task
-from train.rows import TaskData
-from train.stages import Stage
+from harness.plan_training import GENERATION_FORMAT, Ground, Teacher, joined, stage_jobs
+from harness.records import Item, Split
+from harness.registry import METHODS, MODELS, TASKS, ModelSpec, Suite, Task
+from harness.sampling import Judges
+from harness.tuning import Setting, matched, tuned
+from train.rows import KnowledgeSet, TaskData
+from train.template import PromptTemplate
 
 # Raise one of these when a change to the code changes what it makes of equal inputs.
-GENERATION_FORMAT = 2
 BASE_FORMAT = 1
 SCORE_FORMAT = 1
+# A teacher has read far more than the base: this is what of the world's configuration a miniature teacher changes.
+TEACHER_VARIANT = "familiar"
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,17 @@ class RunOptions:
     base: str | None = None
     backend: str = "transformers"
     judge: str = "rules"
+    teacher: str | None = None
+    tune: bool = False
+    match_updates: bool = False
+    settings: Mapping[tuple[str, str], Setting] = field(default_factory=dict)
+    split: Split = "test"
     trust_remote_code: bool = False
+
+    @property
+    def comparison(self) -> str:
+        """What makes the comparison of methods a fair one, in words for tables."""
+        return "equal tuning" if self.tune else "equal updates" if self.match_updates else "fixed recipe"
 
     def fingerprint(self) -> str:
         """Hash of everything that may change a number of the run."""
@@ -60,6 +76,11 @@ class RunOptions:
                 "base": self.base,
                 "backend": self.backend,
                 "judge": self.judge,
+                "teacher": self.teacher,
+                "tune": self.tune,
+                "match_updates": self.match_updates,
+                "settings": [[*where, asdict(setting)] for where, setting in sorted(self.settings.items())],
+                "split": self.split,
             }
         )
 
@@ -120,26 +141,50 @@ def plan_run(options: RunOptions) -> Plan:
         bases.append(str(base_dir))
         if base_job:
             jobs[base_job.key] = base_job
+        teacher = _teacher(options, world)
+        data: dict[str, TaskData] = {}
         for name in options.suite.tasks:
             task = TASKS.get(name)
+            models = models_of(task, options)
             items = select(_items(task, source, options), options.limit, options.seed)
             if not items:
-                for model in options.models:
-                    exclusions[name, model.name] = f"the data has no test rows for {name}"
+                for model in models:
+                    exclusions[name, model.name] = f"the data has no {options.split} rows for {name}"
                 continue
             judging = _judging(source.knowledge_source(name, home()), options) if task.metric == "longform" else None
-            data = _training_data(task, source, options)
-            for model in options.models:
+            trained = TASKS.get(task.trained_on) if task.trained_on else task
+            if trained.name not in data:
+                data[trained.name] = _training_data(trained, source, options, teacher)
+            about = source.knowledge_sets(name) if any(model.knowledge is not None for model in models) else ()
+            where = _Where(
+                options=options,
+                task=task,
+                trained=trained,
+                items=items,
+                data=data[trained.name],
+                about=about,
+                base_job=base_job,
+                judging=judging,
+                ground=_ground(options, world, trained, source, base_job, base_dir, base_fingerprint, teacher),
+            )
+            for model in models:
                 try:
-                    cell, made = _cell(
-                        options, world, task, model, items, data, base_job, base_dir, base_fingerprint, judging
-                    )
+                    cell, made = _cell(where, model)
                 except NotApplicable as reason:
                     exclusions[name, model.name] = str(reason)
                     continue
                 cells.append(cell)
                 jobs |= {job.key: job for job in made}
     return Plan(tuple(jobs.values()), tuple(cells), exclusions, tuple(bases), tuple(sources))
+
+
+def models_of(task: Task, options: RunOptions) -> tuple[ModelSpec, ...]:
+    """The rows of a task's table: its own where it names some, without those that were not asked for."""
+    if not task.models:
+        return tuple(model for model in options.models if model.knowledge is None)
+    asked = {model.name for model in options.models} | {model.method for model in options.models}
+    rows = (MODELS.get(name) for name in task.models)
+    return tuple(model for model in rows if model.name in asked or model.method in asked)
 
 
 def _base(options: RunOptions, world: int, source: Source) -> tuple[Job | None, Path, str]:
@@ -208,7 +253,7 @@ def adapter_fingerprint(folder: Path) -> str:
 
 def _items(task: Task, source: Source, options: RunOptions) -> tuple[Item, ...]:
     prefill = options.preset.source.prefill_subject
-    return tuple(task.item(row, prefill) for row in source.rows(task.name, "test"))
+    return tuple(task.item(row, prefill) for row in source.rows(task.name, options.split))
 
 
 def select(items: tuple[Item, ...], limit: int | None, seed: int) -> tuple[Item, ...]:
@@ -220,7 +265,7 @@ def select(items: tuple[Item, ...], limit: int | None, seed: int) -> tuple[Item,
     return tuple(item for item in items if item.id in chosen)
 
 
-def _training_data(task: Task, source: Source, options: RunOptions) -> TaskData:
+def _training_data(task: Task, source: Source, options: RunOptions, teacher: Teacher | None) -> TaskData:
     section = options.preset.source
 
     def examples(split: Any) -> tuple[Any, ...]:
@@ -237,63 +282,63 @@ def _training_data(task: Task, source: Source, options: RunOptions) -> TaskData:
         fictitious=examples("fictitious"),
         validation=examples("validation"),
         knowledge=source.knowledge_sets(task.name),
+        max_new_tokens=_limit(task, options),
+        short_answers=task.metric == "short_qa",
+        teacher=teacher.fingerprint if teacher else "",
     )
 
 
-def _cell(
-    options: RunOptions,
-    world: int,
-    task: Task,
-    model: ModelSpec,
-    items: tuple[Item, ...],
-    data: TaskData,
-    base_job: Job | None,
-    base_dir: Path,
-    base_fingerprint: str,
-    judging: _Judging | None,
-) -> tuple[Cell, list[Job]]:
+@dataclass(frozen=True)
+class _Where:
+    """One task in one world: all that its cells have in common. `about` are the texts on what the task asks."""
+
+    options: RunOptions
+    task: Task
+    trained: Task
+    items: tuple[Item, ...]
+    data: TaskData
+    about: tuple[KnowledgeSet, ...]
+    base_job: Job | None
+    judging: _Judging | None
+    ground: Ground
+
+
+def _cell(where: _Where, model: ModelSpec) -> tuple[Cell, list[Job]]:
     """A cell and the jobs that fill it, in order. Raises NotApplicable where the method is not defined."""
+    options, task, ground, items = where.options, where.task, where.ground, where.items
+    if model.base is not None:
+        own = resolve_base(replace(options, base=model.base))
+        ground = replace(ground, base_dir=own, base_fingerprint=weights_fingerprint(own), needs=())
+    template = model.template or options.preset.prompt_template()
+    label = f"world {ground.world}: {task.name}, {model.name}"
     jobs: list[Job] = []
     adapter: Path | None = None
     adapter_key: str | None = None
-    needs = (base_job.key,) if base_job else ()
-    if model.base is not None:
-        own = resolve_base(replace(options, base=model.base))
-        base_dir, base_fingerprint, needs = own, weights_fingerprint(own), ()
-    template = model.template or options.preset.prompt_template()
-    label = f"world {world}: {task.name}, {model.name}"
+    needs = ground.needs
     if model.adapter is not None:
         adapter = Path(model.adapter.replace("{task}", task.name)).expanduser().resolve()
         adapter_key = adapter_fingerprint(adapter)
     else:
-        training_seed = options.training_seed if options.training_seed is not None else options.seed
-        stage = METHODS.get(model.method or "").plan(
-            data,
-            options.preset.recipes_for(task.name, task.skill_mode),
-            derive_seed(training_seed + world, f"training/{task.name}"),
-            template,
-        )
-        if stage is not None:
-            training = _training_jobs(stage, world, base_dir, base_fingerprint, needs)
-            jobs += training
-            adapter, adapter_key = training[-1].out, training[-1].key
-            needs = (*needs, training[-1].key)
-    count = model.shots.get(task.name, options.preset.few_shot.get(task.name, 0) if model.method == "base" else 0)
-    shots = _shots(data, count, options.seed)
+        jobs = _training_jobs(where, model, ground, template)
+        if jobs:
+            adapter, adapter_key = jobs[-1].out, jobs[-1].key
+            needs = (*needs, jobs[-1].key)
+    few = options.preset.few_shot.get(task.name, 0) if model.method == "base" else 0
+    count = model.shots.get(task.name, few)
+    shots = _shots(where.data, count, options.seed)
     prompts = tuple(template.prompt(item.prompt, item.prefill, shots) for item in items)
     generation = options.preset.generation
     payload = Generate(
-        base=str(base_dir),
+        base=str(ground.base_dir),
         prompts=tuple((item.id, prompt) for item, prompt in zip(items, prompts, strict=True)),
-        max_new_tokens=generation.max_new_tokens.get(task.name, task.max_new_tokens),
+        decoding=Decoding(_limit(task, options), generation.stop.get(task.name, ()) if count else ()),
         batch_size=generation.batch_size,
         dtype=generation.dtype,
         adapter=adapter,
-        stop=generation.stop.get(task.name, ()) if count else (),
         trust_remote_code=options.trust_remote_code,
     )
     address: dict[str, Any] = asdict(payload)
-    address |= {"base": base_fingerprint, "adapter": adapter_key, "format": GENERATION_FORMAT}
+    address |= {"base": ground.base_fingerprint, "adapter": adapter_key, "format": GENERATION_FORMAT}
     key = digest(["generate", options.backend, address])
     generate = Job(
         key, "generate", f"{label}: answer {len(items)} prompts", home() / "generations" / f"{key[:32]}.jsonl",
@@ -301,32 +346,103 @@ def _cell(
     )  # fmt: skip
     jobs.append(generate)
     score = None
-    if judging is not None:
-        score = _score_job(options, generate, items, template.separator, judging, label)
+    if where.judging is not None:
+        score = _score_job(options, generate, items, template.separator, where.judging, label)
         jobs.append(score)
-    return Cell(world, task.name, model.name, items, prompts, generate, score, adapter), jobs
+    return Cell(ground.world, task.name, model.name, items, prompts, generate, score, adapter), jobs
 
 
-def _training_jobs(
-    stage: Stage, world: int, base_dir: Path, base_fingerprint: str, needs: tuple[str, ...]
-) -> list[Job]:
-    """The jobs of a stage and of all that it needs; the stage itself comes last."""
-    jobs: dict[str, Job] = {}
-    for needed in stage.needs:
-        jobs |= {job.key: job for job in _training_jobs(needed, world, base_dir, base_fingerprint, needs)}
-    key = stage.fingerprint(base_fingerprint)
-    payload = TrainAdapter(
-        stage=stage,
+def _training_jobs(where: _Where, model: ModelSpec, ground: Ground, template: PromptTemplate) -> list[Job]:
+    """The jobs that make a model's adapter, itself last; none for the untouched base."""
+    options, trained = where.options, where.trained
+    method = METHODS.get(model.method or "")
+    seed = options.training_seed if options.training_seed is not None else options.seed
+    seed = derive_seed(seed + ground.world, f"training/{trained.name}")
+    recipes = options.preset.recipes_for(trained.name, trained.skill_mode)
+    if setting := options.settings.get((trained.name, method.name)):
+        recipes = tuned(recipes, method.tunes, setting)
+    stage = method.plan(where.data, recipes, seed, template)
+    if stage is None:
+        return []
+    if options.match_updates:
+        stage = matched(stage, where.data, recipes, seed, template)
+    jobs = stage_jobs(stage, ground)
+    if model.knowledge is None:
+        return jobs
+    texts = [t for t in where.about if t.version == model.knowledge and t.format == recipes.probe_format]
+    if not texts:
+        raise NotApplicable(f"the data has no {recipes.probe_format} texts of version {model.knowledge}")
+    known = stage_jobs(knowledge_stage(where.task.name, texts[0], recipes, seed), ground)
+    return [*jobs, *known, joined([known[-1], jobs[-1]], ground, f"{model.name} for {where.task.name}")]
+
+
+def _limit(task: Task, options: RunOptions) -> int:
+    return options.preset.generation.max_new_tokens.get(task.name, task.max_new_tokens)
+
+
+def _ground(
+    options: RunOptions,
+    world: int,
+    task: Task,
+    source: Source,
+    base_job: Job | None,
+    base_dir: Path,
+    base_fingerprint: str,
+    teacher: Teacher | None,
+) -> Ground:
+    judging = _judging(source.knowledge_source(task.name, home()), options) if task.metric == "longform" else None
+    return Ground(
+        world=world,
         base_dir=base_dir,
         base_fingerprint=base_fingerprint,
-        adapter_dirs={job.key: job.out for job in jobs.values()},
-        checkpoint_dir=home() / "checkpoints" / key[:32],
+        needs=(base_job.key,) if base_job else (),
+        judges=Judges(
+            task=task.name,
+            final_answer=task.final_answer,
+            judge=options.judge,
+            profile=options.preset.scoring.profile,
+            knowledge=judging.knowledge if judging else None,
+            cache=home() / "judge_cache.sqlite",
+        ),
+        judges_fingerprint=judging.fingerprint if judging else "match",
+        batch_size=options.preset.generation.batch_size,
+        dtype=options.preset.generation.dtype,
+        backend=options.backend,
+        teacher=teacher,
+        trust_remote_code=options.trust_remote_code,
     )
-    made = Job(
-        key, "train", f"world {world}: train {stage.name}", home() / "adapters" / key[:32], payload,
-        (*needs, *jobs),
-    )  # fmt: skip
-    return [*jobs.values(), made]
+
+
+def _teacher(options: RunOptions, world: int) -> Teacher | None:
+    """The teacher asked for with --teacher, else the preset's; None where there is none."""
+    section = options.preset.teacher
+    if options.teacher is not None:
+        kind, _, name = options.teacher.partition(":")
+        if kind == "file":
+            path = Path(name).expanduser()
+            if not path.is_file():
+                raise UserError(f"--teacher: {path} does not exist; give file:PATH of a JSON-lines file")
+            return Teacher("file", str(path), digest(["file", path.read_text(encoding="utf-8")]))
+        if kind == "openai" and name:
+            return Teacher("openai", name, digest(["openai", name]))
+        folder = resolve_base(replace(options, base=options.teacher))
+        return Teacher("model", str(folder), weights_fingerprint(folder))
+    if section is None:
+        return None
+    base = options.preset.base
+    taught = options.preset.model_copy(
+        update={
+            "source": options.preset.source.model_copy(
+                update={"world": options.preset.source.world | {"variant": TEACHER_VARIANT} | section.world}
+            ),
+            "base": base.model_copy(update={"settings": base.settings | section.settings}),
+        }
+    )
+    own = replace(options, preset=taught, base=None)
+    job, folder, fingerprint = _base(own, world, make_source(own, world))
+    return Teacher(
+        "model", str(folder), fingerprint, replace(job, label=f"world {world}: pre-train the teacher") if job else None
+    )
 
 
 def _shots(data: TaskData, count: int, seed: int) -> tuple[Any, ...]:

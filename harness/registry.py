@@ -256,7 +256,8 @@ MODELS: Registry[ModelSpec] = Registry("model", "harness.models", _load_models)
 class Suite:
     """A named list of tasks with the metrics decided beforehand: the headline, and `k` of F1@K.
 
-    `headlines` names another headline for some of the tasks.
+    `headlines` names another headline for some of the tasks. `models` are those of a run that names none; the
+    preset's where there are none here either.
     """
 
     name: str
@@ -265,6 +266,7 @@ class Suite:
     headline: str
     f1_k: tuple[int, ...] = ()
     headlines: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
     def headline_of(self, task: str) -> str:
         """The headline metric of one of the tasks."""
@@ -277,8 +279,9 @@ def suites() -> dict[str, Suite]:
     tables = tomllib.loads(files("harness").joinpath("suites.toml").read_text(encoding="utf-8"))
     return {
         name: Suite(
-            name, t["title"], tuple(t["tasks"]), t["headline"], tuple(t.get("f1_k", ())), t.get("headlines", {})
-        )
+            name, t["title"], tuple(t["tasks"]), t["headline"], tuple(t.get("f1_k", ())), t.get("headlines", {}),
+            tuple(t.get("models", ())),
+        )  # fmt: skip
         for name, t in tables.items()
     }
 
