@@ -25,6 +25,28 @@ MODEL_ORDER = (
     "prereq_tune",
 )
 LABEL = "paper (Llama-3-8B)"
+#: What the rows of a table are called here, where the paper names them otherwise than its methods.
+ROW_OF = {
+    "table2_grounding": {
+        "prereq_know1": "base + know_v1 + skill",
+        "prereq_know2": "base + know_v2 + skill",
+        "prereq_tune": "base + skill",
+        "sft": "sft_real",
+    },
+    "table3_memorization": {"prereq_tune": "base + skill", "sft": "sft_real"},
+}
+#: Which of our metrics a printed column stands beside.
+METRIC_OF = {
+    "persons_accuracy": "accuracy",
+    "persons_claims": "claims",
+    "medical_accuracy": "accuracy",
+    "medical_claims": "claims",
+    "short_qa_accuracy": "accuracy",
+    "accuracy_v1": "accuracy[V1]",
+    "accuracy_v2": "accuracy[V2]",
+    "qa_accuracy": "accuracy",
+    "bio_memorized_entities": "memorised_entities",
+}
 
 
 @cache
@@ -63,6 +85,23 @@ def figure(table: str, row: str, column: str | None = None) -> float | None:
         raise KeyError(f"{table} has no column '{column}'; it has {', '.join(columns(table))}")
     value = cells[position] if cells else None
     return float(value) if isinstance(value, (int, float)) else None
+
+
+def row_of(table: str, model: str) -> str:
+    """The name of a model's row in a table; the model's own where the paper uses that."""
+    return ROW_OF.get(table, {}).get(model, model)
+
+
+def beside(task: tuple[str, ...], model: str) -> dict[str, float]:
+    """The printed figures that stand beside a model's metrics: metric -> figure as printed (shares in percent).
+
+    `task` is what `Task.published` is, the table and its columns (or empty); empty cells are left out.
+    """
+    if not task:
+        return {}
+    table, *names = task
+    found = {METRIC_OF[name]: figure(table, row_of(table, model), name) for name in names}
+    return {metric: value for metric, value in found.items() if value is not None}
 
 
 def note(table: str, key: str) -> str:

@@ -424,7 +424,7 @@ def _bootstrap_t(value: float, influence: FloatArray, resamples: int) -> tuple[f
 
 def _resampled_sums(rows: FloatArray, resamples: int, purpose: str) -> FloatArray:
     """Column sums of `resamples` redraws (with replacement) of the rows, shape (resamples, columns)."""
-    rng = _generator(purpose)
+    rng = purpose_generator(purpose)
     size = rows.shape[0]
     step = max(1, _CHUNK // size)
     chunks = []
@@ -434,7 +434,7 @@ def _resampled_sums(rows: FloatArray, resamples: int, purpose: str) -> FloatArra
     return np.concatenate(chunks)
 
 
-def _generator(purpose: str) -> np.random.Generator:
+def purpose_generator(purpose: str) -> np.random.Generator:
     """A generator of its own for each purpose: the same data always give the same numbers."""
     digest = hashlib.sha256(f"harness.stats/{purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))

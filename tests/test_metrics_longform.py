@@ -12,7 +12,8 @@ from factscore_mod import aggregate
 from factscore_mod.records import Claim, Evidence, Judgement, ScoredClaim, ScoredResponse, Verdict
 from harness.metrics import longform
 from harness.metrics.longform import LongformScore
-from harness.metrics.summary import compare_longform, summarise_longform
+from harness.metrics.comparison import compare
+from harness.metrics.summary import longform_metrics, summarise_longform
 from harness.records import Item, Response
 
 LETTERS: dict[str, Verdict] = {"s": "supported", "n": "not_supported", "u": "unparsed", "e": "error"}
@@ -124,7 +125,7 @@ def test_comparison_pairs_answers_and_corrects() -> None:
     base = several(*(["sn", "ss", "nn", "sn"] * 6))
     better = several(*(["ss", "ss", "sn", "sn"] * 6))
     silent = [answer("", s.subject, abstained=True) for s in base]
-    rows = {(c.metric, c.model): c for c in compare_longform({"sft": base, "new": better, "silent": silent}, "sft")}
+    rows = {(c.metric, c.model): c for c in compare({"sft": base, "new": better, "silent": silent}, "sft", longform_metrics())}
     new = rows["accuracy", "new"]
     assert new.value == pytest.approx(0.25)
     assert new.p is not None and new.p < 0.01 and new.p_holm is not None and new.p <= new.p_holm

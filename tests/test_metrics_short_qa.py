@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from harness.metrics import short_qa
 from harness.metrics.short_qa import QaScore
-from harness.metrics.summary import compare_short_qa, summarise_short_qa
+from harness.metrics.comparison import compare
+from harness.metrics.summary import short_qa_metrics, summarise_short_qa
 from harness.records import Item, Response
 
 
@@ -169,7 +170,7 @@ def test_kinds_are_reported_only_where_there_are_several() -> None:
 
 def test_comparison_counts_discordant_answers() -> None:
     scores = {"sft": answers("rrrrwwwwww" * 3), "new": answers("rrrwrrrwww" * 3), "same": answers("rrrrwwwwww" * 3)}
-    rows = {(c.metric, c.model): c for c in compare_short_qa(scores, "sft")}
+    rows = {(c.metric, c.model): c for c in compare(scores, "sft", short_qa_metrics())}
     new, same = rows["accuracy", "new"], rows["accuracy", "same"]
     assert (new.better, new.worse) == (9, 3)
     assert new.value == pytest.approx(0.2)
@@ -179,4 +180,4 @@ def test_comparison_counts_discordant_answers() -> None:
 
 def test_comparison_uses_the_common_questions_only() -> None:
     scores = {"sft": answers("rwrwrw"), "new": answers("rrrr")}
-    assert {c.n for c in compare_short_qa(scores, "sft")} == {4}
+    assert {c.n for c in compare(scores, "sft", short_qa_metrics())} == {4}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from factscore_mod.records import ScoredResponse, Verdict
 from harness.records import Item, Response
 from harness.stats import Interval, Sample, ratio
+
+#: A model's curve is its own as far as this share of its answers reaches; beyond, most are kept whole.
+REACH = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,17 @@ class LongformScore:
         judged = [verdict == "supported" for verdict in self.verdicts if verdict in ("supported", "not_supported")]
         first = judged[:k]
         return sum(first) / len(first) if first else None
+
+    def area(self, k: int) -> float | None:
+        """The area under this answer's precision over its first 1 .. k judged claims, divided by the range k - 1.
+
+        By trapezoids; at k = 1 the precision itself. None without a judged claim. As the curve's accuracy is the
+        mean of the answers' precisions, the area under the curve is the mean of these areas.
+        """
+        heights = [self.precision(i) or 0.0 for i in range(1, k + 1)]
+        if not self.judged or not heights:
+            return None
+        return heights[0] if k == 1 else (sum(heights) - (heights[0] + heights[-1]) / 2) / (k - 1)
 
     def f1_at(self, k: int) -> float:
         """F1@K of precision and of recall = min(supported / K, 1); 0 without a supported claim.
@@ -109,3 +124,16 @@ def curve(scored: Sequence[LongformScore], max_k: int) -> Curve:
         reach = sum(length >= k for length in lengths) / len(kept)
         points.append(CurvePoint(k, accuracy, claims, reach))
     return Curve(tuple(points), len(kept))
+
+
+def common_range(models: Iterable[Sequence[LongformScore]], reach: float = REACH) -> int:
+    """The end K of the range 1 .. K of claims that all these models' curves have in common.
+
+    The largest k at which, in every model, at least the share `reach` of the answers with a judged claim have k
+    judged claims; up to there the figure's lines are full. 0 where a model has no such answer at all.
+    """
+    ends = []
+    for scored in models:
+        lengths = sorted((s.judged for s in scored if s.judged), reverse=True)
+        ends.append(lengths[max(0, math.ceil(reach * len(lengths)) - 1)] if lengths else 0)
+    return min(ends, default=0)

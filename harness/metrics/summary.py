@@ -8,17 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from harness import stats
+from harness.metrics.correlation import spearman
 from harness.metrics.longform import Curve, LongformScore
 from harness.metrics.short_qa import QaScore
 
 S = TypeVar("S", QaScore, LongformScore)
 Family = Literal["short_qa", "longform"]
 
-#: What models are compared in, beside the headline metric of the suite.
-COMPARED: dict[Family, tuple[str, ...]] = {
-    "longform": ("accuracy", "accuracy_micro", "supported_claims"),
-    "short_qa": ("accuracy", "token_match"),
-}
+Verdict = Literal["holds", "opposite", "undecided"]
 _DIGITS = 6
 
 
@@ -71,11 +68,53 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Expectation:
+    """That one row scores higher than another: by the paper (`printed`, its difference in points), or asked by us.
+
+    `metric` is of both rows unless `lower_metric` names another for the lower one.
+    """
+
+    higher: str
+    lower: str
+    metric: str
+    printed: float | None = None
+    lower_metric: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedPair:
+    """An expectation and what became of it here: `holds`, `opposite` (significantly so), or `undecided`.
+
+    `difference` is higher minus lower on the same entities; `p_holm` is corrected over the pairs of its list.
+    """
+
+    expected: Expectation
+    difference: stats.Difference
+    p_holm: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """Whether the paper's order holds here.
+
+    `paper` are its own pairs, `unprinted` pairs of rows that it has not, and `base` every model against the
+    untouched base. `words` says it in a few sentences.
+    """
+
+    paper: tuple[OrderedPair, ...]
+    unprinted: tuple[OrderedPair, ...]
+    base: tuple[OrderedPair, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskSummary:
     """All numbers of one task. `models` and `titles` are in the order of the table.
 
     `exclusions` maps the models without a row to the reason; `published` names the table and the columns of
-    the paper's figures, as `Task.published` does. `curves` are of long answers only.
+    the paper's figures, as `Task.published` does. `curves` are of long answers only. `ranks` is empty where no
+    model is better for a higher score.
     """
 
     name: str
@@ -89,6 +128,7 @@ class TaskSummary:
     exclusions: Mapping[str, str] = field(default_factory=dict)
     published: tuple[str, ...] = ()
     curves: Mapping[str, Curve] = field(default_factory=dict)
+    ordering: Ordering | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +186,35 @@ class Metric(Generic[S]):
         return Estimate(r.value, r.low, r.high, r.n, r.clusters, self.unit, self.of, r.method, r.worlds, r.per_world)
 
 
-def short_qa_metrics(kinds: Sequence[str] = ()) -> tuple[Metric[QaScore], ...]:
-    """The metrics of short answers; `accuracy[KIND]` for each kind of question when there are several.
+@dataclass(frozen=True)
+class EntityMetric(Metric[S]):
+    """A yes or no for each entity, decided by all of its answers: yes when `above` is at least `at` of `below`.
 
-    `accuracy` is the reference's alias containment, the others are ours (see `metrics.short_qa`).
+    The entity's verdict stands at its first answer; the others have denominator 0.
+    """
+
+    at: float = 1.0
+
+    def sample(self, scores: Sequence[S]) -> stats.Sample:
+        """One numerator and denominator of 1 an entity (within its world)."""
+        entities: dict[tuple[int, str], list[int]] = {}
+        for position, score in enumerate(scores):
+            entities.setdefault((score.world, score.subject), []).append(position)
+        above, below = [0.0] * len(scores), [0.0] * len(scores)
+        for positions in entities.values():
+            whole = sum(self.below(scores[i]) for i in positions)
+            if whole > 0:
+                below[positions[0]] = 1.0
+                above[positions[0]] = float(sum(self.above(scores[i]) for i in positions) >= self.at * whole - 1e-9)
+        return stats.Sample.of(above, below, [s.subject for s in scores], [s.world for s in scores])
+
+
+def short_qa_metrics(kinds: Sequence[str] = (), memorised_at: float | None = None) -> tuple[Metric[QaScore], ...]:
+    """The metrics of short answers; `accuracy[KIND]` for each of the kinds of question.
+
+    `accuracy` is the reference's alias containment, the others are ours (see `metrics.short_qa`). With
+    `memorised_at`, `memorised_entities` is the share of entities of whose questions at least that share is
+    answered right. The rule is ours: how the paper matched a memorised entity was never published.
     """
     every = "all questions; abstentions count as wrong"
     metrics = [
@@ -160,24 +225,37 @@ def short_qa_metrics(kinds: Sequence[str] = ()) -> tuple[Metric[QaScore], ...]:
         Metric[QaScore]("abstention_rate", "question", "all questions", lambda s: s.abstained),
         Metric[QaScore]("cut_off_rate", "question", "all questions", lambda s: s.cut_off),
     ]
-    if len(kinds) > 1:
-        for kind in kinds:
-            metrics.append(
-                Metric[QaScore](
-                    f"accuracy[{kind}]",
-                    "question",
-                    f"questions of kind {kind}; abstentions count as wrong",
-                    lambda s, kind=kind: s.reference_em and s.kind == kind,  # type: ignore[misc]
-                    lambda s, kind=kind: s.kind == kind,  # type: ignore[misc]
-                )
+    if memorised_at is not None:
+        rule = "every question" if memorised_at >= 1 else f"at least {100 * memorised_at:g} % of the questions"
+        metrics.insert(
+            1,
+            EntityMetric[QaScore](
+                "memorised_entities",
+                "entity",
+                f"all entities; memorised when {rule} about it is answered right",
+                lambda s: s.reference_em,
+                at=memorised_at,
+            ),
+        )
+    for kind in kinds:
+        metrics.append(
+            Metric[QaScore](
+                f"accuracy[{kind}]",
+                "question",
+                f"questions of kind {kind}; abstentions count as wrong",
+                lambda s, kind=kind: s.reference_em and s.kind == kind,  # type: ignore[misc]
+                lambda s, kind=kind: s.kind == kind,  # type: ignore[misc]
             )
+        )
     return tuple(metrics)
 
 
-def longform_metrics(k_values: Sequence[int] = ()) -> tuple[Metric[LongformScore], ...]:
+def longform_metrics(k_values: Sequence[int] = (), area_to: int = 0) -> tuple[Metric[LongformScore], ...]:
     """The metrics of long answers; a *responding* answer states at least one claim and does not abstain.
 
-    `unparsed` and `error` claims are in no accuracy; they are counted by rates of their own.
+    `unparsed` and `error` claims are in no accuracy; they are counted by rates of their own. `area_to` is the end
+    of the range of claims that the models compared have in common (`longform.common_range`); 0 leaves the area
+    under the curve out.
     """
     responding = "responding answers (at least one claim, no abstention)"
     judged = "judged claims of all answers, pooled (no unparsed, no error)"
@@ -227,93 +305,47 @@ def longform_metrics(k_values: Sequence[int] = ()) -> tuple[Metric[LongformScore
                 lambda s, k=k: s.f1_at(k),  # type: ignore[misc]
             )
         )
+    if area_to:
+        metrics.append(
+            Metric[LongformScore](
+                f"area_to_{area_to}",
+                "response",
+                "answers with a judged claim; area under the accuracy of the first k claims, k = 1 to "
+                f"{area_to}, divided by the range",
+                lambda s: s.area(area_to) or 0.0,
+                lambda s: s.judged > 0,
+            )
+        )
     return tuple(metrics)
 
 
-def summarise_short_qa(scores: Sequence[QaScore]) -> dict[str, Estimate]:
-    """Every metric of one model's short answers."""
-    return {metric.name: metric.estimate(scores) for metric in short_qa_metrics(_kinds(scores))}
+def summarise_short_qa(scores: Sequence[QaScore], memorised_at: float | None = None) -> dict[str, Estimate]:
+    """Every metric of one model's short answers; `memorised_at` as `Task.memorised_at`."""
+    return {metric.name: metric.estimate(scores) for metric in short_qa_metrics(kinds(scores), memorised_at)}
 
 
 def summarise_longform(scores: Sequence[LongformScore], k_values: Sequence[int]) -> dict[str, Estimate]:
     """Every metric of one model's long answers, with F1@K at the given values of K."""
-    return {metric.name: metric.estimate(scores) for metric in longform_metrics(k_values)}
+    numbers = {metric.name: metric.estimate(scores) for metric in longform_metrics(k_values)}
+    known = [s for s in scores if s.responds and s.popularity is not None]
+    if known:
+        r = spearman(
+            [float(len(s.verdicts)) for s in known],
+            [float(s.popularity or 0) for s in known],
+            [s.subject for s in known],
+            [s.world for s in known],
+        )
+        of = "responding answers about entities of known popularity; Spearman's rank correlation"
+        numbers["claims_popularity"] = Estimate(
+            r.value, r.low, r.high, r.n, r.clusters, "response", of, r.method, r.worlds, r.per_world
+        )
+    return numbers
 
 
-# --- models side by side ----------------------------------------------------------------------------------
-
-
-def compare_short_qa(
-    scores: Mapping[str, Sequence[QaScore]], baseline: str, metrics: Sequence[str] = COMPARED["short_qa"]
-) -> tuple[Comparison, ...]:
-    """Every other model against the baseline on the questions that all of them answered."""
-    known = {m.name: m for m in short_qa_metrics(_kinds([s for group in scores.values() for s in group]))}
-    return _compare(scores, baseline, [known[name] for name in metrics])
-
-
-def compare_longform(
-    scores: Mapping[str, Sequence[LongformScore]],
-    baseline: str,
-    metrics: Sequence[str] = COMPARED["longform"],
-    k_values: Sequence[int] = (),
-) -> tuple[Comparison, ...]:
-    """Every other model against the baseline on the subjects that all of them were asked about."""
-    known = {m.name: m for m in longform_metrics(k_values)}
-    return _compare(scores, baseline, [known[name] for name in metrics])
-
-
-def rank_models(scores: Mapping[str, Sequence[S]], metric: Metric[S]) -> dict[str, int]:
-    """1 + the number of models that are significantly better (`stats.ranks`)."""
-    aligned = _align(scores)
-    return stats.ranks(list(aligned), [metric.sample(group) for group in aligned.values()])
-
-
-def _compare(scores: Mapping[str, Sequence[S]], baseline: str, metrics: Sequence[Metric[S]]) -> tuple[Comparison, ...]:
-    aligned = _align(scores)
-    result: list[Comparison] = []
-    for metric in metrics:
-        against = metric.sample(aligned[baseline])
-        rows = []
-        for model, group in aligned.items():
-            if model != baseline:
-                rows.append((model, len(group), metric.sample(group)))
-        differences = [stats.paired(sample, against) for _, _, sample in rows]
-        adjusted = stats.holm([1.0 if d.p is None else d.p for d in differences])
-        for (model, n, sample), d, p_holm in zip(rows, differences, adjusted, strict=True):
-            better, worse, exact = _discordant(sample, against)
-            result.append(
-                Comparison(
-                    metric.name, model, baseline, d.value, d.low, d.high, d.p, None if d.p is None else
-                    p_holm, n, d.clusters, d.worlds, d.detectable, d.method, d.per_world, better, worse,
-                    exact,
-                )
-            )  # fmt: skip
-    return tuple(result)
-
-
-def _discordant(first: stats.Sample, second: stats.Sample) -> tuple[int | None, int | None, float | None]:
-    """Discordant counts and McNemar's p-value where every score is a plain right or wrong."""
-    for sample in (first, second):
-        if not ((sample.denominator == 1).all() and ((sample.numerator == 0) | (sample.numerator == 1)).all()):
-            return None, None, None
-    better = int((first.numerator > second.numerator).sum())
-    worse = int((first.numerator < second.numerator).sum())
-    return better, worse, stats.mcnemar_exact(better, worse)
-
-
-def _align(scores: Mapping[str, Sequence[S]]) -> dict[str, list[S]]:
-    """Each model's scores of the items that all models have, in the same order."""
-    tables = {model: {_key(s): s for s in group} for model, group in scores.items()}
-    shared = sorted(set.intersection(*(set(table) for table in tables.values()))) if tables else []
-    return {model: [table[key] for key in shared] for model, table in tables.items()}
-
-
-def _key(score: QaScore | LongformScore) -> tuple[int, str]:
-    return score.world, score.item_id if isinstance(score, QaScore) else score.response_id
-
-
-def _kinds(scores: Sequence[QaScore]) -> list[str]:
-    return sorted({s.kind for s in scores if s.kind})
+def kinds(scores: Sequence[QaScore]) -> list[str]:
+    """The kinds of question among these answers, if there are several."""
+    found = sorted({s.kind for s in scores if s.kind})
+    return found if len(found) > 1 else []
 
 
 def _plain(value: Any) -> Any:

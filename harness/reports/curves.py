@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import published
-from harness.metrics.longform import Curve, CurvePoint
+from harness.metrics.longform import REACH, Curve, CurvePoint
 from harness.paths import write_whole
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ COLOURS = {
 }
 _OTHERS = ("#6a3d9a", "#1b9e77", "#a6761d", "#e7298a")
 _EMPHASISED = "prereq_tune"
-#: Lines are full as far as this share of the answers reaches, and dashed beyond.
-REACH = 0.5
 #: The axis ends where fewer than this share of any model's answers reach.
 _TAIL = 0.05
 _NOTE = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import published
-from harness.metrics.summary import Comparison, Estimate, Family, RunSummary, TaskSummary
+from harness.metrics.summary import Comparison, Estimate, Family, TaskSummary
 
 EMPTY = "–"
 _NAMES = {
@@ -24,22 +24,30 @@ _NAMES = {
     "strict_em": "exact match, %",
     "f1": "F1, %",
     "abstention_rate": "abstained, %",
+    "memorised_entities": "memorised entities, %",
+    "claims_popularity": "claims ~ popularity, ρ",
 }
-_COUNTS = ("claims", "supported_claims")
-#: The first table; the other columns stand in a second one.
-_MAIN = ("accuracy", "claims", "response_rate", "unparsed_rate", "token_match", "abstention_rate")
-#: Columns with an interval in every cell; the others show the number alone.
+#: Names of columns of words, which stand to the left.
+WORDS = ("model", "pair", "here")
+_NO_SHARES = ("claims", "supported_claims", "claims_popularity")
+#: The first table (and F1@K); the other columns stand in a second one.
+_MAIN = (
+    "accuracy", "accuracy_micro", "claims", "supported_claims", "response_rate", "unparsed_rate", "token_match",
+    "abstention_rate", "memorised_entities",
+)  # fmt: skip
+#: Columns with an interval in every cell, beside accuracies by kind and areas; the others show the number alone.
 _WITH_INTERVAL = (
-    "accuracy", "accuracy_micro", "claims", "supported_claims", "token_match", "strict_em",
-    "accuracy[bridge]", "accuracy[comparison]",
+    "accuracy", "accuracy_micro", "claims", "supported_claims", "token_match", "strict_em", "memorised_entities",
+    "claims_popularity",
 )  # fmt: skip
 _ORDER: dict[Family, tuple[str, ...]] = {
     "longform": (
-        "accuracy", "claims", "supported_claims", "accuracy_micro", "accuracy_abstention_zero", "f1_at_*",
-        "response_rate", "unparsed_rate", "error_rate", "cut_off_rate",
+        "accuracy", "claims", "supported_claims", "accuracy_micro", "f1_at_*", "response_rate", "unparsed_rate",
+        "accuracy_abstention_zero", "area_to_*", "claims_popularity", "error_rate", "cut_off_rate",
     ),
     "short_qa": (
-        "accuracy", "accuracy[*", "token_match", "strict_em", "f1", "abstention_rate", "cut_off_rate",
+        "accuracy", "memorised_entities", "accuracy[*", "token_match", "strict_em", "f1", "abstention_rate",
+        "cut_off_rate",
     ),
 }  # fmt: skip
 #: More kinds of question than this are in `metrics.json` only.
@@ -57,37 +65,86 @@ class Grid:
 
 
 def grids(task: TaskSummary) -> list[Grid]:
-    """Every table of a task: scores, paired differences, further scores, and the worlds one by one."""
+    """Every table of a task: scores, the paper's order, paired differences, further scores, and the worlds."""
     if not task.models:
         return []
     names = columns(task)
-    main = [name for name in names if name in _MAIN or name == task.headline or name.startswith("accuracy[")]
+    main = [name for name in names if _is_main(task, name)]
     further = [name for name in names if name not in main]
-    made = [scores(task, main), *paired(task)]
+    made = [scores(task, main), *ordering(task), *paired(task)]
     if further:
         head = ("model", *(_heading_with_interval(name) for name in further))
-        rows = tuple((m, *(cell(n, e.get(n)) for n in further)) for m, e in task.models.items())
+        rows = tuple((label(task, m), *(cell(n, e.get(n)) for n in further)) for m, e in task.models.items())
         made.append(Grid("More of the same answers", head, rows))
     return [*made, *per_world(task)]
 
 
 def scores(task: TaskSummary, names: Sequence[str]) -> Grid:
-    """Rank, model, the given metrics with the paper's figure beside the accuracy, and n."""
-    head = ["rank", "model"]
+    """Rank, model, the given metrics with the paper's figures beside them, and n; the notes say how it turned out."""
+    beside = _paper_columns(task)
+    head = ["rank", "model"] if task.ranks else ["model"]
     for name in names:
-        head.append(_heading_with_interval(name))
-        if name == "accuracy" and task.published:
-            head.append(published.LABEL)
+        head += [_heading_with_interval(name), *([beside[name]] if name in beside else [])]
     rows = []
     for model, estimates in task.models.items():
-        row = [str(task.ranks.get(model, EMPTY)), model]
+        row = [str(task.ranks.get(model, EMPTY))] if task.ranks else []
+        row.append(label(task, model))
         for name in names:
             row.append(cell(name, estimates.get(name)))
-            if name == "accuracy" and task.published:
-                row.append(paper(task, model))
+            if name in beside:
+                row.append(paper(task, model) if beside[name] == published.LABEL else printed(task, model, name))
         rows.append((*row, str(estimates[task.headline].n) if task.headline in estimates else EMPTY))
-    missing = tuple(f"No row for {model}: {reason}" for model, reason in task.exclusions.items())
-    return Grid("", (*head, "n"), tuple(rows), missing)
+    notes = [task.ordering.words] if task.ordering else []
+    notes += detectable(task)
+    renamed = [f"{label(task, m)} is `{m}`" for m in task.models if label(task, m) != m]
+    notes += [f"{'; '.join(renamed)}."] if renamed else []
+    notes += [f"No row for {model}: {reason}" for model, reason in task.exclusions.items()]
+    return Grid("", (*head, "n"), tuple(rows), tuple(notes))
+
+
+def detectable(task: TaskSummary) -> list[str]:
+    """The smallest differences from the baseline that the headline could have shown."""
+    found = [c for c in task.comparisons if c.metric == task.headline and c.detectable is not None]
+    if not found:
+        return []
+    least, most = (f(c.detectable or 0.0 for c in found) * _scale(task.headline) for f in (min, max))
+    span = f"{least:.1f}" if f"{least:.1f}" == f"{most:.1f}" else f"{least:.1f} to {most:.1f}"
+    return [
+        f"Smallest difference from {label(task, found[0].baseline)} that is found 4 times out of 5 "
+        f"(80 % power, 5 % level): {span} points, depending on the row."
+    ]
+
+
+_VERDICTS = {"holds": "holds", "opposite": "the other way", "undecided": "not told apart"}
+
+
+def ordering(task: TaskSummary) -> list[Grid]:
+    """The pairs that the paper orders, each with its test here."""
+    if task.ordering is None or not task.ordering.paper:
+        return []
+    rows = []
+    for pair in task.ordering.paper:
+        e, d = pair.expected, pair.difference
+        scale = _scale(e.metric)
+        rows.append(
+            (
+                f"{_side(task, e.higher, e.metric)} > {_side(task, e.lower, e.lower_metric or e.metric)}",
+                _VERDICTS[pair.verdict],
+                interval(d.value, d.low, d.high, scale),
+                p_value(d.p),
+                p_value(pair.p_holm),
+                EMPTY if d.detectable is None else f"{d.detectable * scale:.1f}",
+                EMPTY if e.printed is None else f"{e.printed:+.1f}",
+            )
+        )
+    head = ("pair", "here", "difference, points [95 %]", "p", "p (Holm)", "smallest detectable", "paper, points")
+    return [Grid("The paper's order, pair by pair", head, tuple(rows))]
+
+
+def _side(task: TaskSummary, model: str, metric: str) -> str:
+    """A row, and what is read of it where that is not the accuracy."""
+    what = "" if metric == "accuracy" else heading(metric).removesuffix(", %")
+    return f"{label(task, model)}, {what}" if what else label(task, model)
 
 
 def paired(task: TaskSummary) -> list[Grid]:
@@ -103,7 +160,7 @@ def paired(task: TaskSummary) -> list[Grid]:
     head += ["smallest detectable", *(f"{_points(name)} [95 %]" for name in others)]
     rows = []
     for c in headline:
-        row = [c.model, difference(c), p_value(c.p), p_value(c.p_holm)]
+        row = [label(task, c.model), difference(c), p_value(c.p), p_value(c.p_holm)]
         row += [f"{c.better} / {c.worse}", p_value(c.p_mcnemar)] if exact else []
         row.append(EMPTY if c.detectable is None else f"{c.detectable * _scale(c.metric):.1f}")
         row += [difference(by_model[name, c.model]) for name in others]
@@ -111,12 +168,12 @@ def paired(task: TaskSummary) -> list[Grid]:
     first = headline[0]
     how = first.method if first.worlds < 2 else f"t over {first.worlds} worlds or over entities, the weaker"
     notes = [
-        f"Model minus {first.baseline} ({how}). p (Holm) is corrected over the rows. Smallest detectable: the true "
-        "difference that this comparison would find 4 times out of 5."
+        f"Model minus {label(task, first.baseline)} ({how}). p (Holm) is corrected over the rows. Smallest "
+        "detectable: the true difference that this comparison would find 4 times out of 5."
     ]
     if exact:
         notes.append("p (McNemar) is exact and takes the questions as independent.")
-    title = f"Against {first.baseline}, paired on the same {first.clusters} entities"
+    title = f"Against {label(task, first.baseline)}, paired on the same {first.clusters} entities"
     return [Grid(title, tuple(head), tuple(rows), tuple(notes))]
 
 
@@ -128,7 +185,7 @@ def per_world(task: TaskSummary) -> list[Grid]:
         return []
     scale = _scale(task.headline)
     rows = tuple(
-        (model, *(f"{values[w] * scale:.1f}" if w in values else EMPTY for w in worlds))
+        (label(task, model), *(f"{values[w] * scale:.1f}" if w in values else EMPTY for w in worlds))
         for model, values in headlines.items()
     )
     head = ("model", *(f"world {w}" for w in worlds))
@@ -142,7 +199,7 @@ def columns(task: TaskSummary) -> list[str]:
     for pattern in _ORDER[task.family]:
         if pattern.endswith("*"):
             matching = sorted((n for n in present if n.startswith(pattern[:-1])), key=lambda n: (len(n), n))
-            found += matching if len(matching) <= _MOST_KINDS else []
+            found += [n for n in matching if n not in found] if len(matching) <= _MOST_KINDS else []
         elif pattern in present and pattern not in found:
             found.append(pattern)
     return found
@@ -157,54 +214,29 @@ def denominators(task: TaskSummary) -> list[str]:
     return [f"{', '.join(names)}: {of}." for of, names in said.items()]
 
 
+def printed_metrics(task: TaskSummary) -> list[str]:
+    """The metrics that the paper's table has, in its order; the headline where it has none."""
+    return [published.METRIC_OF[column] for column in task.published[1:]] or [task.headline]
+
+
+def _paper_columns(task: TaskSummary) -> dict[str, str]:
+    """Metric -> header of the paper's column beside it; claims stand with the accuracy."""
+    measured = printed_metrics(task) if task.published else []
+    if "claims" in measured or len(measured) == 1:
+        return {measured[0]: published.LABEL}
+    return {name: f"paper: {heading(name)}" for name in measured}
+
+
+def _is_main(task: TaskSummary, name: str) -> bool:
+    """Whether a metric stands in the first table. Accuracy over contradicting versions says nothing there."""
+    if name == "accuracy" and task.headline.startswith("accuracy["):
+        return False
+    return name in _MAIN or name == task.headline or name.startswith(("accuracy[", "f1_at_"))
+
+
 def facts(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The entries of `metadata` or `context` that say something, as text."""
-    return [(k, plain(v)) for k, v in mapping.items() if v not in ("", None) and v != [] and v != ()]
-
-
-def reading(run: RunSummary) -> list[str]:
-    """How to read the tables: intervals, denominators, abstentions, ranks, the paper's column."""
-    headlines = [e[task.headline] for task in run.tasks for e in task.models.values() if task.headline in e]
-    worlds = max((estimate.worlds for estimate in headlines), default=1)
-    families = {task.family for task in run.tasks}
-    lines = [_SEVERAL_WORLDS.format(worlds=worlds, df=worlds - 1) if worlds > 1 else _ONE_WORLD]
-    lines += [_LONGFORM] if "longform" in families else []
-    lines += [_SHORT_QA] if "short_qa" in families else []
-    lines.append(_RANK)
-    if any(task.published for task in run.tasks):
-        lines.append(_PAPER)
-    return lines
-
-
-_SEVERAL_WORLDS = (
-    "Scores are means over {worlds} worlds, each counting the same. Intervals are 95 %, the wider of two: "
-    "the t-interval over worlds ({df} degrees of freedom; it speaks of further worlds like these, and is "
-    "wide with few) and the one over entities given these worlds. Paired differences are taken within each "
-    "world, and are what tells models apart."
-)
-_ONE_WORLD = (
-    "Intervals are 95 %, clustered by entity: they speak of further entities like these, not of another "
-    "base model, another training seed or other data. Shares have Wilson's interval at the effective "
-    "sample size, counts a t-interval."
-)
-_LONGFORM = (
-    "Accuracy of a long answer is the supported share of its judged claims; the headline is the mean over "
-    "answers. Claims whose verdict could not be read (unparsed) or obtained (errors) are in no accuracy "
-    "and have rates of their own. Abstentions are left out of the headline and of micro accuracy, and "
-    "count as 0 in “abstentions as 0” and in F1@K."
-)
-_SHORT_QA = (
-    "Accuracy of short answers is alias containment, as the reference implementation computes it; token "
-    "match asks for whole tokens and reads the first answer only, exact match and F1 are SQuAD's. "
-    "Abstentions count as wrong."
-)
-_RANK = (
-    "Rank is 1 + the number of models that are significantly better (paired, 5 %, Holm over all pairs): "
-    "models that cannot be told apart from the best share rank 1."
-)
-_PAPER = (
-    f"{published.LABEL} is another base model on other data, shown for its order, not its level. {published.source()}"
-)
+    return [(k, plain(v)) for k, v in mapping.items() if v not in ("", None, [], ())]
 
 
 # --- cells ---------------------------------------------------------------------------------------------------
@@ -214,39 +246,57 @@ def heading(name: str) -> str:
     """A metric's name in a header."""
     if name.startswith("f1_at_"):
         return f"F1@{name.removeprefix('f1_at_')}, %"
+    if name.startswith("area_to_"):
+        return f"area to k = {name.removeprefix('area_to_')}, %"
     if name.startswith("accuracy["):
         return f"{name[len('accuracy[') : -1]}, %"
     return _NAMES.get(name, name)
 
 
-def cell(name: str, estimate: Estimate | None, *, interval: bool | None = None) -> str:
+def cell(name: str, estimate: Estimate | None, *, with_interval: bool | None = None) -> str:
     """A number, with its interval where the metric shows one (or as told)."""
     if estimate is None or estimate.value is None:
         return EMPTY
-    scale = _scale(name)
-    text = f"{estimate.value * scale:.1f}"
-    wanted = name in _WITH_INTERVAL if interval is None else interval
+    scale, digits = _scale(name), 2 if name == "claims_popularity" else 1
+    text = f"{estimate.value * scale:.{digits}f}"
+    wanted = _has_interval(name) if with_interval is None else with_interval
     if wanted and estimate.low is not None and estimate.high is not None:
-        text += f" [{estimate.low * scale:.1f}, {estimate.high * scale:.1f}]"
+        text += f" [{estimate.low * scale:.{digits}f}, {estimate.high * scale:.{digits}f}]"
     return text
+
+
+def label(task: TaskSummary, model: str) -> str:
+    """What a row is called in this table: the paper's words where it uses other ones than its methods' names."""
+    return published.row_of(task.published[0], model) if task.published else model
+
+
+def printed(task: TaskSummary, model: str, metric: str) -> str:
+    """The paper's figure beside one of a model's metrics."""
+    figure = published.beside(task.published, model).get(metric)
+    return EMPTY if figure is None else f"{figure:.1f}"
 
 
 def paper(task: TaskSummary, model: str) -> str:
     """The printed accuracy, and the printed number of claims where the paper gives one."""
-    where, *names = task.published
-    figures = [published.figure(where, model, name) for name in names]
-    if not figures or figures[0] is None:
+    figures = published.beside(task.published, model)
+    if "accuracy" not in figures:
         return EMPTY
-    text = f"{figures[0]:.1f}"
-    return f"{text} ({figures[1]:.1f} claims)" if len(figures) > 1 and figures[1] is not None else text
+    text = f"{figures['accuracy']:.1f}"
+    return f"{text} ({figures['claims']:.1f} claims)" if "claims" in figures else text
 
 
 def difference(c: Comparison) -> str:
     """A signed difference with its interval."""
-    if c.low is None or c.high is None:
+    if c.value is None or c.low is None or c.high is None:
         return EMPTY
-    scale = _scale(c.metric)
-    return f"{signed(c)} [{c.low * scale:+.1f}, {c.high * scale:+.1f}]"
+    return interval(c.value, c.low, c.high, _scale(c.metric))
+
+
+def interval(value: float | None, low: float | None, high: float | None, scale: int) -> str:
+    """A signed number with its interval; an empty cell without them."""
+    if value is None or low is None or high is None:
+        return EMPTY
+    return f"{value * scale:+.1f} [{low * scale:+.1f}, {high * scale:+.1f}]"
 
 
 def signed(c: Comparison) -> str:
@@ -267,11 +317,15 @@ def plain(value: Any) -> str:
 
 
 def _heading_with_interval(name: str) -> str:
-    return heading(name) + (" [95 %]" if name in _WITH_INTERVAL else "")
+    return heading(name) + (" [95 %]" if _has_interval(name) else "")
+
+
+def _has_interval(name: str) -> bool:
+    return name in _WITH_INTERVAL or name.startswith(("accuracy[", "area_to_"))
 
 
 def _scale(name: str) -> int:
-    return 1 if name in _COUNTS else 100
+    return 1 if name in _NO_SHARES else 100
 
 
 def _points(name: str) -> str:

@@ -20,7 +20,8 @@ from factscore_mod.outputs import response_from_json
 from factscore_mod.records import ScoredClaim, ScoredResponse
 from harness import published
 from harness.metrics.summary import RunSummary
-from harness.reports import grids
+from harness.reports import grids, reading
+from harness.reports.overview import overview
 
 #: Entities shown in full for each task; the run folder's records hold all of them.
 MOST_ENTITIES = 30
@@ -110,8 +111,11 @@ def render(
         sections=sections,
         models=models,
         model_class={name: f"m{i}" for i, name in enumerate(models)},
+        overview=overview(run),
+        comparison=reading.comparison(run),
+        words=grids.WORDS,
         facts=[*grids.facts(run.metadata), *grids.facts(run.context)],
-        reading=grids.reading(run),
+        reading=reading.reading(run),
         denominators=grids.denominators,
         stretches=stretches,
         marked=marked,

@@ -1,0 +1,246 @@
+"""Does the paper's order hold here? The pairs that it orders, the test of each, and a few sentences.
+
+Pure functions: what is expected comes from `published.json` and the short list `DECLARED`, the tests are paired on
+the same items (`metrics.comparison.judge`), and the words follow from the verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from harness import published
+from harness.metrics.comparison import judge
+from harness.metrics.summary import Expectation, Metric, OrderedPair, Ordering, S
+
+#: The method that the paper puts first in every column of its main table.
+CHAMPION = "prereq_tune"
+BASE = "base"
+#: Tables that make no ranking but a point; the pairs that make it, as (higher, lower, metric, lower's metric).
+#: Table 2: over adapter 1 the answers of version 1, over adapter 2 those of version 2, and neither without.
+#: Table 3: fine-tuning on fictitious answers memorises them, prerequisite learning does not.
+DECLARED: Mapping[str, tuple[tuple[str, str, str, str], ...]] = {
+    "table2_grounding": (
+        ("prereq_know1", "prereq_know1", "accuracy[V1]", "accuracy[V2]"),
+        ("prereq_know2", "prereq_know2", "accuracy[V2]", "accuracy[V1]"),
+        ("prereq_know1", "prereq_know2", "accuracy[V1]", ""),
+        ("prereq_know2", "prereq_know1", "accuracy[V2]", ""),
+        ("prereq_know1", "prereq_tune", "accuracy[V1]", ""),
+        ("prereq_know2", "prereq_tune", "accuracy[V2]", ""),
+        ("prereq_know1", "sft", "accuracy[V1]", ""),
+        ("prereq_know2", "sft", "accuracy[V2]", ""),
+    ),
+    "table3_memorization": (
+        ("sft_fictitious", "prereq_tune", "accuracy", ""),
+        ("sft_fictitious", "sft", "accuracy", ""),
+        ("sft_fictitious", "prereq_tune", "memorised_entities", ""),
+        ("sft_fictitious", "sft", "memorised_entities", ""),
+    ),
+}
+
+
+def expectations(task: tuple[str, ...], models: Sequence[str], metric: str) -> tuple[Expectation, ...]:
+    """The pairs of these models that the paper orders in this metric, most telling first.
+
+    `task` is what `Task.published` is. For its main table: PREREQ-TUNE over every other method, and each method
+    over the next lower one. For the other tables the pairs of `DECLARED`, in whatever metric they have. A pair
+    with equal figures or an empty cell is not ordered.
+    """
+    if not task:
+        return ()
+    figures = {model: published.beside(task, model) for model in models}
+    if task[0] in DECLARED:
+        declared = [
+            Expectation(higher, lower, m, _gap(figures, higher, m, lower, other or m), other)
+            for higher, lower, m, other in DECLARED[task[0]]
+            if higher in figures and lower in figures
+        ]
+        return tuple(e for e in declared if e.printed)
+    # What the paper prints beside accuracy is accuracy; another headline has no order of its own.
+    printed = {model: found["accuracy"] for model, found in figures.items() if "accuracy" in found}
+    ordered = sorted(printed, key=lambda model: -printed[model])
+    over = [(CHAMPION, model) for model in ordered if model != CHAMPION] if CHAMPION in printed else []
+    pairs = dict.fromkeys([*over, *pairwise(ordered)])
+    found = [Expectation(a, b, metric, round(printed[a] - printed[b], 2)) for a, b in pairs]
+    return tuple(e for e in found if e.printed is not None and e.printed > 0)
+
+
+def order(
+    task: tuple[str, ...],
+    scores: Mapping[str, Sequence[S]],
+    metrics: Sequence[Metric[S]],
+    headline: str,
+    *,
+    ranked: bool = True,
+    base: str = BASE,
+) -> Ordering | None:
+    """Test the paper's pairs, the rows that it has not, and the base; None with fewer than two models.
+
+    `scores` is by model. `ranked` says that a higher score is better, so that something can beat the champion.
+    Each of the three lists has a Holm correction of its own.
+    """
+    models, known = list(scores), {metric.name for metric in metrics}
+    if len(models) < 2:
+        return None
+    expected = expectations(task, models, headline)
+    paper: list[Expectation] = [e for e in expected if {e.metric, e.lower_metric or e.metric} <= known]
+    tested = {(e.higher, e.lower) for e in paper}
+    unprinted: list[Expectation] = []
+    if ranked and CHAMPION in models:
+        others = [m for m in models if m not in (CHAMPION, base) and (CHAMPION, m) not in tested]
+        unprinted = [Expectation(CHAMPION, model, headline) for model in others]
+    measured = dict.fromkeys([headline, *(e.metric for e in paper)])
+    against = [Expectation(m, base, name) for name in measured for m in models if m != base] if base in models else []
+    by_paper, beside, from_base = (judge(pairs, scores, metrics) for pairs in (paper, unprinted, against))
+    named = table_names(task, models)
+    said = words(by_paper, beside, from_base, ranked=ranked and CHAMPION in models, named=named)
+    return Ordering(by_paper, beside, from_base, said)
+
+
+def table_names(task: tuple[str, ...], models: Sequence[str]) -> dict[str, str]:
+    """What the rows are called in the table: the paper's words where it has other ones than its methods' names."""
+    return {model: published.row_of(task[0], model) if task else model for model in models}
+
+
+# --- words ---------------------------------------------------------------------------------------------------
+
+
+def words(
+    paper: Sequence[OrderedPair],
+    unprinted: Sequence[OrderedPair],
+    base: Sequence[OrderedPair],
+    *,
+    ranked: bool,
+    named: Mapping[str, str] | None = None,
+) -> str:
+    """The verdicts in a few sentences: what beats the champion, the paper's order, and who stays near the base."""
+    named = named or {}
+    said = [_champion([*paper, *unprinted, *base], named)] if ranked else []
+    said.append(_paper(paper, named))
+    said.append(_near_base(base, named, ranked=ranked))
+    return " ".join(sentence for sentence in said if sentence)
+
+
+def _champion(pairs: Sequence[OrderedPair], named: Mapping[str, str]) -> str:
+    beaten, level = [], []
+    for pair in pairs:
+        sides = (pair.expected.higher, pair.expected.lower)
+        if CHAMPION not in sides:
+            continue
+        first = sides[0] == CHAMPION
+        other = named.get(sides[first], sides[first])
+        if pair.verdict == ("opposite" if first else "holds"):
+            beaten.append(f"{other} ({_figures(pair, turned=first)})")
+        elif pair.verdict == "undecided":
+            level.append(other)
+    if beaten:
+        return f"Better than {CHAMPION} here: {'; '.join(beaten)}."
+    return f"Nothing is significantly better than {CHAMPION} here" + (
+        f"; {_list(level)} cannot be told apart from it." if level else "."
+    )
+
+
+def _paper(pairs: Sequence[OrderedPair], named: Mapping[str, str]) -> str:
+    if not pairs:
+        return "The paper prints no order of these rows."
+    groups = {verdict: [p for p in pairs if p.verdict == verdict] for verdict in ("holds", "opposite", "undecided")}
+    held, opposite, open_ = (len(group) for group in groups.values())
+    if held == len(pairs):
+        verdict = "The paper's order holds here"
+    elif opposite:
+        verdict = "The paper's order does not hold here throughout"
+    elif held:
+        verdict = "The paper's order holds here as far as it can be told"
+    else:
+        verdict = "Whether the paper's order holds cannot be told here"
+    test = (
+        f"{verdict}: of {_count(len(pairs), 'pair')} that it orders, {held} {'holds' if held == 1 else 'hold'}, "
+        f"{opposite} {'is' if opposite == 1 else 'are'} the other way and {open_} cannot be told apart "
+        f"({_method(pairs)}, Holm's correction over the {_count(len(pairs), 'pair')}, 5 %)."
+    )
+    parts = [test]
+    if groups["holds"]:
+        largest = max(p.p_holm or 0.0 for p in groups["holds"])
+        bound = "< 0.001" if largest < 0.001 else f"at most {largest:.3f}"
+        parts.append(f"Holds: {'; '.join(_pair(p, named) for p in groups['holds'])} (p {bound}).")
+    if groups["opposite"]:
+        listed = "; ".join(f"{_pair(p, named, turned=True)} ({_figures(p, turned=True)})" for p in groups["opposite"])
+        parts.append(f"The other way: {listed}.")
+    if groups["undecided"]:
+        listed = "; ".join(f"{_pair(p, named, sign='~')} ({_figures(p)})" for p in groups["undecided"])
+        parts.append(f"Not told apart: {listed}.")
+    return " ".join(parts)
+
+
+def _near_base(pairs: Sequence[OrderedPair], named: Mapping[str, str], *, ranked: bool) -> str:
+    if not pairs:
+        return ""
+    by_model: dict[str, list[OrderedPair]] = {}
+    for pair in pairs:
+        by_model.setdefault(pair.expected.higher, []).append(pair)
+    near = {m: group for m, group in by_model.items() if all(p.verdict == "undecided" for p in group)}
+    said = []
+    if near:
+        listed = "; ".join(
+            f"{named.get(m, m)} ({', '.join(_figures(p, detectable=True) for p in group)})" for m, group in near.items()
+        )
+        said.append(f"Stays close to the base, not told apart from it: {listed}.")
+    below = [m for m, group in by_model.items() if any(p.verdict == "opposite" for p in group)]
+    if below and ranked:
+        said.append(f"Below the base: {_list([named.get(m, m) for m in below])}.")
+    return " ".join(said)
+
+
+def _pair(pair: OrderedPair, named: Mapping[str, str], *, sign: str = ">", turned: bool = False) -> str:
+    e = pair.expected
+    higher, lower = named.get(e.higher, e.higher), named.get(e.lower, e.lower)
+    what, other = short(e.metric), short(e.lower_metric or e.metric)
+    if e.higher == e.lower:
+        left, right, before = what, other, f"{higher}: "
+    else:
+        left, right, before = higher, lower, f"{what}: " if what else ""
+    return f"{before}{right} {sign} {left}" if turned else f"{before}{left} {sign} {right}"
+
+
+def short(metric: str) -> str:
+    """What a pair has to say of its metric: the version asked for, or another measure than accuracy."""
+    if metric.startswith("accuracy["):
+        return metric[len("accuracy[") : -1]
+    return "" if metric == "accuracy" else metric.replace("_", " ")
+
+
+def _figures(pair: OrderedPair, *, turned: bool = False, detectable: bool = False) -> str:
+    """Difference (lower minus higher if `turned`), interval and corrected p, in points for shares."""
+    d = pair.difference
+    if d.value is None or d.low is None or d.high is None:
+        return "too few items"
+    scale = 1 if pair.expected.metric in ("claims", "supported_claims") else 100
+    value, low, high = (-d.value, -d.high, -d.low) if turned else (d.value, d.low, d.high)
+    text = f"{value * scale:+.1f} [{low * scale:+.1f}, {high * scale:+.1f}]"
+    if pair.p_holm is not None:
+        text += f", p {'< 0.001' if pair.p_holm < 0.001 else f'= {pair.p_holm:.3f}'}"
+    if detectable and d.detectable:
+        text += f", {d.detectable * scale:.1f} could be found"
+    return text
+
+
+def _method(pairs: Sequence[OrderedPair]) -> str:
+    worlds = max(p.difference.worlds for p in pairs)
+    if worlds > 1:
+        return f"paired on the same items within each of {worlds} worlds, t over worlds or over entities, the weaker"
+    return "paired on the same items, bootstrap over entities"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _gap(figures: Mapping[str, Mapping[str, float]], higher: str, metric: str, lower: str, other: str) -> float | None:
+    """The printed difference of two cells, in points; None where one is empty."""
+    if metric not in figures[higher] or other not in figures[lower]:
+        return None
+    return round(figures[higher][metric] - figures[lower][other], 2)
