@@ -10,9 +10,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from harness.executor import Event
+from harness.jobs import JobKind
 from harness.plan import Plan
 
-STAGES = {"base": "pre-train", "train": "train", "generate": "generate", "score": "score"}
+STAGES: dict[JobKind, str] = {
+    "base": "pre-train",
+    "sample": "sample",
+    "judge": "judge samples",
+    "train": "train",
+    "join": "join adapters",
+    "generate": "generate",
+    "score": "score",
+}
 
 
 class Display:
