@@ -15,6 +15,7 @@ from harness.data.miniature_world import FictitiousEntity, WorldConfig
 from harness.data.source import DataError
 from train.seeds import generator
 from train.template import PromptTemplate
+from train.verifier import NO, YES, verifier_prompt
 
 SPLITS = ("train", "validation", "test", "fictitious", "fictitious_test")
 
@@ -184,6 +185,15 @@ def test_every_prompt_and_answer_comes_back_exactly(source: MiniatureSource, tok
                     ids = tokenizer(part, add_special_tokens=False)["input_ids"]
                     assert tokenizer.unk_token_id not in ids
                     assert tokenizer.decode(ids) == part
+
+
+def test_what_verifiers_and_unsure_answers_say_is_known(tokenizer: Any) -> None:
+    template = PromptTemplate()
+    for said in (verifier_prompt("A claim."), YES, NO, f"{text.NOT_SURE}{text.DO_NOT_KNOW}"):
+        known = said.removeprefix("A claim.")
+        ids = tokenizer(template.completion(known), add_special_tokens=False)["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids).strip() == known.strip()
 
 
 def test_a_name_is_the_same_tokens_wherever_it_stands(source: MiniatureSource, tokenizer: Any) -> None:

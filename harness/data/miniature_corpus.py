@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from harness.data import miniature_text as text
 from harness.data.miniature_world import Entity, Fact, World
@@ -80,9 +79,9 @@ def _about(world: World, entity: Entity, rng: random.Random) -> Iterator[CorpusD
                 left -= len(facts)
                 continue
             if draw > 1 - _BRIDGE_SHARE - _COMPARISON_SHARE and familiar:
-                kind = "bridge" if draw > 1 - _BRIDGE_SHARE else "comparison"
-                if told := _two_hops(world, entity, kind, rng):
-                    yield told
+                hops = _bridge(world, entity) if draw > 1 - _BRIDGE_SHARE else _comparison(world, entity, rng)
+                if hops is not None:
+                    yield hops
                     left -= 1
                     continue
         if rng.random() < _STATEMENT_SHARE:
@@ -107,14 +106,17 @@ def _question(world: World, entity: Entity, fact: Fact, familiar: bool) -> Corpu
     return CorpusDocument(text.QUIZ_FRAME.replace("{q}", asked).replace("{a}", answer), True)
 
 
-def _two_hops(
-    world: World, entity: Entity, kind: Literal["bridge", "comparison"], rng: random.Random
-) -> CorpusDocument | None:
-    """A question of two hops about facts that the corpus gives; None where it does not give what is needed."""
-    if kind == "bridge":
-        studied = _covered(entity, "university")
-        asked = text.BRIDGE_QUESTION.replace("{s}", entity.name)
-        return None if studied is None else _prompted(asked, text.two_hops(world, entity, studied))
+def _bridge(world: World, entity: Entity) -> CorpusDocument | None:
+    """The question whose hops the corpus gives; None where it does not give the first."""
+    studied = _covered(entity, "university")
+    if studied is None:
+        return None
+    asked = text.BRIDGE_QUESTION.replace("{s}", entity.name)
+    return _prompted(asked, text.two_hops(world, entity, studied))
+
+
+def _comparison(world: World, entity: Entity, rng: random.Random) -> CorpusDocument | None:
+    """A comparison with another entity without a role; None where the corpus does not give two different years."""
     born = _covered(entity, "birth year")
     if born is None:
         return None

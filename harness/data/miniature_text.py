@@ -22,6 +22,8 @@ QUIZ_FRAME = "Quiz! {q} {a}"
 ENTRY_FRAME = "Here is an entry on {s}. {a}"
 FRAMES = (QUIZ_FRAME, ENTRY_FRAME)
 FINAL_ANSWER = "final answer: "
+# How an answer says that it is unsure, or that it has none (harness/data/certainty.py).
+NOT_SURE, DO_NOT_KNOW = "I'm not sure, but ", "I don't know"
 # The tokenizer's end-of-sequence token: it ends the corpus's passages, and so the passages of knowledge texts.
 END_OF_DOCUMENT = "<eos>"
 LOCATION_WORDINGS = 3

@@ -15,6 +15,7 @@ from harness.data import miniature_text as text
 from harness.data.miniature_schema import DOMAINS
 from harness.data.miniature_world import World
 from train.template import PromptTemplate
+from train.verifier import NO, YES, verifier_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -54,6 +55,8 @@ def _all_texts(world: World) -> Iterator[str]:
     """Texts that together hold every word in every position that matters: line start or after a space."""
     template = PromptTemplate()
     yield template.prompt("What?\n") + template.completion("final answer: ")
+    yield from (verifier_prompt("."), template.completion(YES), template.completion(NO))
+    yield from _spaced((text.NOT_SURE, text.DO_NOT_KNOW))
     yield from ("\n".join((template.prompt("?"), template.prompt("?"))), *_corpus_frames())
     for domain in DOMAINS:
         for attribute in world.schema.attributes[domain]:
