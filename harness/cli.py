@@ -156,6 +156,38 @@ def validate(
     typer.echo("ready to run")
 
 
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run folder.")],
+    second: Annotated[
+        Path | None, typer.Argument(help="Another run folder; left out, two models of the first are compared.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="What to compare. Default: each task's headline.")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="A,B: model A of the first run against B of the second. Default: equal names.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Compare two runs, or two models of one, on the items that both answered: differences, p-values, power."""
+    from rich.console import Console
+
+    from harness.compare import compare_runs, read_run, table, to_json
+    from harness.errors import UserError
+
+    names = [name.strip() for name in models.split(",")] if models else []
+    if models and (len(names) != 2 or not all(names)):
+        raise UserError(f"--models: '{models}' is not of the form A,B")
+    if second is None and not names:
+        raise UserError("give a second run folder, or two models of the first with --models A,B")
+    one = read_run(first)
+    other = read_run(second) if second else one
+    rows = compare_runs(one, other, metric=metric, models=(names[0], names[1]) if names else None)
+    if as_json:
+        typer.echo(to_json(one, other, rows), nl=False)
+        return
+    (Console() if sys.stdout.isatty() else Console(width=160)).print(table(one, other, rows))
+
+
 @app.command(name="list")
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show models, methods, tasks, suites, presets, judges and backends."""

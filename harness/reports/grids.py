@@ -133,7 +133,7 @@ def ordering(task: TaskSummary) -> list[Grid]:
                 interval(d.value, d.low, d.high, scale),
                 p_value(d.p),
                 p_value(pair.p_holm),
-                EMPTY if d.detectable is None else f"{d.detectable * scale:.1f}",
+                points(e.metric, d.detectable),
                 EMPTY if e.printed is None else f"{e.printed:+.1f}",
             )
         )
@@ -162,7 +162,7 @@ def paired(task: TaskSummary) -> list[Grid]:
     for c in headline:
         row = [label(task, c.model), difference(c), p_value(c.p), p_value(c.p_holm)]
         row += [f"{c.better} / {c.worse}", p_value(c.p_mcnemar)] if exact else []
-        row.append(EMPTY if c.detectable is None else f"{c.detectable * _scale(c.metric):.1f}")
+        row.append(points(c.metric, c.detectable))
         row += [difference(by_model[name, c.model]) for name in others]
         rows.append(tuple(row))
     first = headline[0]
@@ -302,6 +302,11 @@ def interval(value: float | None, low: float | None, high: float | None, scale: 
 def signed(c: Comparison) -> str:
     """A signed difference, in points for shares."""
     return EMPTY if c.value is None else f"{c.value * _scale(c.metric):+.1f}"
+
+
+def points(metric: str, value: float | None) -> str:
+    """A number without a sign, in points for shares."""
+    return EMPTY if value is None else f"{value * _scale(metric):.1f}"
 
 
 def p_value(p: float | None) -> str:

@@ -160,15 +160,15 @@ def _paper(pairs: Sequence[OrderedPair], named: Mapping[str, str]) -> str:
     )
     parts = [test]
     if groups["holds"]:
-        largest = max(p.p_holm or 0.0 for p in groups["holds"])
-        bound = "< 0.001" if largest < 0.001 else f"at most {largest:.3f}"
-        parts.append(f"Holds: {'; '.join(_pair(p, named) for p in groups['holds'])} (p {bound}).")
+        listed = "; ".join(_pair(p, named) for p in groups["holds"])
+        parts.append(f"Holds: {listed} (p {_bound([p.p_holm or 0.0 for p in groups['holds']])}).")
     if groups["opposite"]:
         listed = "; ".join(f"{_pair(p, named, turned=True)} ({_figures(p, turned=True)})" for p in groups["opposite"])
         parts.append(f"The other way: {listed}.")
     if groups["undecided"]:
-        listed = "; ".join(f"{_pair(p, named, sign='~')} ({_figures(p)})" for p in groups["undecided"])
-        parts.append(f"Not told apart: {listed}.")
+        listed = "; ".join(_pair(p, named, sign="~") for p in groups["undecided"])
+        least = min(1.0 if p.p_holm is None else p.p_holm for p in groups["undecided"])
+        parts.append(f"Not told apart: {listed} (p at least {least:.2f}).")
     return " ".join(parts)
 
 
@@ -181,10 +181,12 @@ def _near_base(pairs: Sequence[OrderedPair], named: Mapping[str, str], *, ranked
     near = {m: group for m, group in by_model.items() if all(p.verdict == "undecided" for p in group)}
     said = []
     if near:
-        listed = "; ".join(
-            f"{named.get(m, m)} ({', '.join(_figures(p, detectable=True) for p in group)})" for m, group in near.items()
+        values = [p.difference.value for group in near.values() for p in group if p.difference.value is not None]
+        found = [p.difference.detectable for group in near.values() for p in group if p.difference.detectable]
+        said.append(
+            f"{_list([named.get(m, m) for m in near])} {'stays' if len(near) == 1 else 'stay'} close to the base, not "
+            f"told apart from it{_span(values, found)}."
         )
-        said.append(f"Stays close to the base, not told apart from it: {listed}.")
     below = [m for m, group in by_model.items() if any(p.verdict == "opposite" for p in group)]
     if below and ranked:
         said.append(f"Below the base: {_list([named.get(m, m) for m in below])}.")
@@ -209,19 +211,34 @@ def short(metric: str) -> str:
     return "" if metric == "accuracy" else metric.replace("_", " ")
 
 
-def _figures(pair: OrderedPair, *, turned: bool = False, detectable: bool = False) -> str:
-    """Difference (lower minus higher if `turned`), interval and corrected p, in points for shares."""
+def _figures(pair: OrderedPair, *, turned: bool = False) -> str:
+    """Difference (lower minus higher if `turned`), interval and corrected p, in points."""
     d = pair.difference
-    if d.value is None or d.low is None or d.high is None:
+    if d.value is None or d.low is None or d.high is None or pair.p_holm is None:
         return "too few items"
-    scale = 1 if pair.expected.metric in ("claims", "supported_claims") else 100
     value, low, high = (-d.value, -d.high, -d.low) if turned else (d.value, d.low, d.high)
-    text = f"{value * scale:+.1f} [{low * scale:+.1f}, {high * scale:+.1f}]"
-    if pair.p_holm is not None:
-        text += f", p {'< 0.001' if pair.p_holm < 0.001 else f'= {pair.p_holm:.3f}'}"
-    if detectable and d.detectable:
-        text += f", {d.detectable * scale:.1f} could be found"
-    return text
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p {_bound([pair.p_holm], single=True)}"
+
+
+def _bound(ps: Sequence[float], *, single: bool = False) -> str:
+    if max(ps) < 0.001:
+        return "< 0.001"
+    return f"{'=' if single or len(ps) == 1 else 'at most'} {max(ps):.3f}"
+
+
+def _span(values: Sequence[float], detectable: Sequence[float]) -> str:
+    """How far from the base, and how far could have been missed, in points."""
+    if not values or not detectable:
+        return ""
+    return (
+        f" (differences of {_range(values, '+.1f')} points, where {_range(detectable, '.1f')} would be found 4 times "
+        "out of 5)"
+    )
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    least, most = format(100 * min(values), form), format(100 * max(values), form)
+    return least if least == most else f"{least} to {most}"
 
 
 def _method(pairs: Sequence[OrderedPair]) -> str:
