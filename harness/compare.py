@@ -92,17 +92,17 @@ def read_run(folder: Path) -> Run:
 
 
 def _long_score(where: str, row: dict[str, Any], claims: _Claims, world: int) -> LongformScore:
-    with _reading(where, "item_id, subject and finish"):
-        made = LongformScore(
-            response_id=str(row["item_id"]),
-            subject=str(row["subject"]),
-            world=world,
-            popularity=claims.popularity,
-            abstained=claims.abstained,
-            verdicts=() if claims.abstained else claims.verdicts,
-            cut_off=bool(row["finish"] == "length"),
-        )
-    return made
+    with _reading(where, "subject and finish"):
+        subject, cut_off = str(row["subject"]), bool(row["finish"] == "length")
+    return LongformScore(
+        response_id=str(row["item_id"]),
+        subject=subject,
+        world=world,
+        popularity=claims.popularity,
+        abstained=claims.abstained,
+        verdicts=() if claims.abstained else claims.verdicts,
+        cut_off=cut_off,
+    )
 
 
 @dataclass(frozen=True, slots=True)
