@@ -105,7 +105,6 @@ class TrainAdapter:
         if self.stage.derived is None or self.data is None:
             return self.stage
         from baselines.derive import derive
-
         from harness.sampling import read_judged, read_samples
 
         if samplings(self.stage.derived)[1] is None:
@@ -222,5 +221,8 @@ class Score:
 
 
 def join(before: str, text: str) -> str:
-    """A prefill (with its separator) and what the model wrote after it."""
-    return before + text.lstrip() if before else text.strip()
+    """A prefill (with its separator) and what the model wrote after it; nothing where it wrote nothing.
+
+    A prefill alone is no answer: it would be scored as a claim that is true of everybody.
+    """
+    return before + text.lstrip() if before and text.strip() else text.strip()
