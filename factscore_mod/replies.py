@@ -60,6 +60,7 @@ VERDICTS_SCHEMA: dict[str, Any] = {
     },
 }
 
+_VERDICT_LETTERS = ("s", "n", "t", "f")
 _CODE_BLOCK = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
 _CLAIM_LINE = re.compile(r"\s*(\d{1,5})\s*\|\s*(\S.*?)\s*")
 _VERDICT_LINE = re.compile(r"VERDICTS:((?: +\d{1,5}=[SN])+)\s*")
@@ -122,6 +123,15 @@ def verdict_scores(reply: Reply, size: int) -> dict[int, float]:
         places = [(int(match[1]), start + match.end()) for match in line]
     scores = ((number, _share(reply, place, "s", "n")) for number, place in places)
     return {number: score for number, score in scores if score is not None and 1 <= number <= size}
+
+
+def verdict_alternatives(pairs: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    """Those alternatives of a token that could begin a verdict; the others are of no use and would fill the cache."""
+    return tuple(
+        (text, logprob)
+        for text, logprob in pairs
+        if math.isfinite(logprob) and text.strip(" \t\n\"'=:").lower().startswith(_VERDICT_LETTERS)
+    )
 
 
 def true_false_score(reply: Reply) -> float | None:

@@ -296,7 +296,9 @@ def get_suite(name: str) -> Suite:
 JUDGES = {
     "rules": "embedded lexical rules: free, deterministic, no download",
     "openai": "openai:MODEL, any OpenAI-compatible endpoint (OPENAI_BASE_URL, OPENAI_API_KEY)",
-    "local": "local:PATH-or-id, a language model in this process",
+    "local": "local:PATH-or-id, a language model in this process (vLLM where it has a GPU, else transformers)",
+    "transformers": "transformers:PATH-or-id, the same by transformers",
+    "vllm": "vllm:PATH-or-id, the same by vLLM",
     "nli": "nli:PATH-or-id, an entailment model (verifies; decomposition by rules)",
     "mock": "a deterministic stand-in for tests",
 }

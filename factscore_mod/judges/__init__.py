@@ -5,6 +5,7 @@
 | `rules` | yes | yes |
 | `openai:MODEL` | yes | yes |
 | `local:PATH-or-id` | yes | yes |
+| `transformers:PATH-or-id`, `vllm:PATH-or-id` | yes | yes |
 | `nli:PATH-or-id` | no (`rules` does) | yes |
 | `mock` | yes | yes |
 """
@@ -26,7 +27,9 @@ __all__ = ["JUDGES", "DecompositionFailed", "Judge", "JudgeError", "JudgeOptions
 JUDGES = {
     "rules": "embedded rules: free, deterministic, nothing to download",
     "openai:MODEL": "a model behind any OpenAI-compatible endpoint",
-    "local:PATH-or-id": "a causal language model in process (transformers)",
+    "local:PATH-or-id": "a causal language model in process (vLLM where it is there with a GPU, else transformers)",
+    "transformers:PATH-or-id": "the same, always by transformers",
+    "vllm:PATH-or-id": "the same, always by vLLM",
     "nli:PATH-or-id": "an entailment classifier for verification; claims are made by `rules`",
     "mock": "a deterministic stand-in for a language model, in process",
 }
@@ -117,7 +120,11 @@ def _engine(spec: str, options: JudgeOptions) -> Engine:
         from factscore_mod.judges.openai import OpenAIEngine
 
         return OpenAIEngine(_model_name(spec), options)
-    if spec.startswith("local:"):
+    if spec.startswith(("local:", "transformers:", "vllm:")):
+        from factscore_mod.judges.vllm import VllmEngine, usable
+
+        if spec.startswith("vllm:") or (spec.startswith("local:") and usable(options.device)):
+            return VllmEngine(_model_name(spec), options)
         from factscore_mod.judges.local import LocalEngine
 
         return LocalEngine(_model_name(spec), options)

@@ -1,124 +1,63 @@
 """A causal language model in process, by transformers.
 
-Requests that wait at the same time are sorted by their text and run in batches, so that those about one topic,
-which begin alike, stand together. A request with fixed choices costs one forward pass and gives a probability.
+A request with fixed choices costs one forward pass and gives a probability.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from factscore_mod.chat import Ask, CallFailed, Reply, Token
+from factscore_mod.chat import CallFailed, Reply, Token
 from factscore_mod.judges.base import JudgeOptions
+from factscore_mod.judges.batches import BatchedEngine, Waiting
 from factscore_mod.judges.models import load, pick_device, weights_fingerprint
 
 
-@dataclass(slots=True)
-class _Waiting:
-    ask: Ask
-    text: str
-    reply: asyncio.Future[Reply]
-
-
-class LocalEngine:
+class LocalEngine(BatchedEngine):
     """Batches requests through one model on one device."""
 
     def __init__(self, model: str, options: JudgeOptions) -> None:
-        self.model = model
-        self.name = f"local:{model}"
-        self.options = options
-        self.settings: Mapping[str, Any] = {
+        settings = {
             "weights": weights_fingerprint(model),
             "temperature": options.temperature,
             "seed": options.seed,
             "dtype": options.dtype,
         }
-        self._waiting: list[_Waiting] = []
-        self._worker: asyncio.Task[None] | None = None
-        self._thread: ThreadPoolExecutor | None = None
-        self._tokenizer: Any = None
+        super().__init__(f"local:{model}", model, options, settings, options.batch_size)
         self._model: Any = None
         self._device = ""
 
-    async def send(self, ask: Ask) -> Reply:
-        """The model's reply. Raises CallFailed for a prompt that does not fit, JudgeError for no such model."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1)
-        loop = asyncio.get_running_loop()
-        if self._model is None:
-            await loop.run_in_executor(self._thread, self._load)
-        waiting = _Waiting(ask, self._text(ask), loop.create_future())
-        self._waiting.append(waiting)
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
-        return await waiting.reply
-
-    async def aclose(self) -> None:
-        """Stop the thread; the model stays loaded."""
-        if self._worker is not None and not self._worker.done():
-            self._worker.cancel()
-        if self._thread is not None:
-            self._thread.shutdown()
-        self._worker = self._thread = None
-
-    async def _work(self) -> None:
-        """Run batches as long as requests wait."""
-        await asyncio.sleep(0)  # lets the requests that were made together arrive
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            self._waiting.sort(key=lambda waiting: (bool(waiting.ask.choices), waiting.text))
-            kind = bool(self._waiting[0].ask.choices)
-            batch = [w for w in self._waiting[: self.options.batch_size] if bool(w.ask.choices) == kind]
-            del self._waiting[: len(batch)]
-            run = self._choose if kind else self._generate
-            try:
-                replies = await loop.run_in_executor(self._thread, run, batch)
-            except Exception as problem:
-                reason = f"{type(problem).__name__}: {problem}"
-                replies = [CallFailed(" ".join(reason.split())[:300])] * len(batch)
-            for waiting, reply in zip(batch, replies, strict=True):
-                if waiting.reply.done():
-                    continue
-                if isinstance(reply, CallFailed):
-                    waiting.reply.set_exception(reply)
-                else:
-                    waiting.reply.set_result(reply)
-
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Raises JudgeError where the model cannot be had."""
         from transformers import AutoModelForCausalLM
 
-        if self._model is not None:
-            return
         self._device = pick_device(self.options.device)
-        self._tokenizer, self._model = load(AutoModelForCausalLM, self.model, self.options.dtype, self._device)
-        self._tokenizer.padding_side = "left"
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
+        tokenizer, self._model = load(AutoModelForCausalLM, self.model, self.options.dtype, self._device)
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.tokenizer = tokenizer
 
-    def _text(self, ask: Ask) -> str:
-        """The whole prompt as text: by the model's chat template, or plainly where it has none."""
-        message = ask.message("line")
-        if self._tokenizer.chat_template is None:
-            return f"{ask.system}\n\n{message}\n\nAnswer:"
-        turns = [{"role": "system", "content": ask.system}, {"role": "user", "content": message}]
-        text: str = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return text
+    def run(self, batch: Sequence[Waiting]) -> list[Reply | CallFailed]:
+        """Those with fixed choices apart from the others; the queue has them in this order."""
+        written = [waiting for waiting in batch if not waiting.ask.choices]
+        chosen = [waiting for waiting in batch if waiting.ask.choices]
+        return [
+            *(self._generate(written) if written else []),
+            *(self._choose(chosen) if chosen else []),
+        ]
 
-    def _tokens(self, batch: Sequence[_Waiting]) -> Any:
-        # A chat template writes its own beginning-of-sequence token.
-        plain = self._tokenizer.chat_template is None
+    def _tokens(self, batch: Sequence[Waiting]) -> Any:
         texts = [waiting.text for waiting in batch]
-        return self._tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=plain).to(self._device)
+        special = self.adds_special_tokens
+        return self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=special).to(self._device)
 
     def _room(self) -> int:
         return int(getattr(self._model.config, "max_position_embeddings", None) or 2**31)
 
-    def _choose(self, batch: Sequence[_Waiting]) -> list[Reply | CallFailed]:
+    def _choose(self, batch: Sequence[Waiting]) -> list[Reply | CallFailed]:
         """The likelier choice by its first token, with the probabilities of all choices."""
         import torch
 
@@ -147,11 +86,11 @@ class LocalEngine:
     def _first_tokens(self, choice: str) -> list[int]:
         """The tokens that a choice can begin with: with and without a space, in both cases."""
         spellings = (choice, f" {choice}", choice.lower(), f" {choice.lower()}")
-        encoded = [self._tokenizer.encode(spelling, add_special_tokens=False) for spelling in spellings]
-        first = {ids[0] if self._tokenizer.decode(ids[:1]).strip() else ids[1] for ids in encoded if len(ids) > 0}
+        encoded = [self.tokenizer.encode(spelling, add_special_tokens=False) for spelling in spellings]
+        first = {ids[0] if self.tokenizer.decode(ids[:1]).strip() else ids[1] for ids in encoded if len(ids) > 0}
         return sorted(first)
 
-    def _generate(self, batch: Sequence[_Waiting]) -> list[Reply | CallFailed]:
+    def _generate(self, batch: Sequence[Waiting]) -> list[Reply | CallFailed]:
         import torch
 
         tokens = self._tokens(batch)
@@ -166,15 +105,15 @@ class LocalEngine:
         limit = min(room, max(waiting.ask.max_tokens for waiting in batch))
         with torch.inference_mode():
             written = self._model.generate(
-                **tokens, max_new_tokens=limit, pad_token_id=self._tokenizer.pad_token_id, **settings
+                **tokens, max_new_tokens=limit, pad_token_id=self.tokenizer.pad_token_id, **settings
             )[:, length:]
-        ends = _as_set(self._model.generation_config.eos_token_id) | {self._tokenizer.pad_token_id}
+        ends = _as_set(self._model.generation_config.eos_token_id) | {self.tokenizer.pad_token_id}
         replies: list[Reply | CallFailed] = []
         for row, ids in enumerate(written.tolist()):
             count = next((i for i, token in enumerate(ids) if token in ends), len(ids))
             replies.append(
                 Reply(
-                    self._tokenizer.decode(ids[:count], skip_special_tokens=True).strip(),
+                    self.tokenizer.decode(ids[:count], skip_special_tokens=True).strip(),
                     finish="length" if count == len(ids) else "stop",
                     prompt_tokens=int(tokens["attention_mask"][row].sum()),
                     completion_tokens=count,
@@ -182,10 +121,10 @@ class LocalEngine:
             )
         return replies
 
-    def _one_by_one(self, batch: Sequence[_Waiting], run: Any) -> list[Reply | CallFailed]:
+    def _one_by_one(self, batch: Sequence[Waiting], run: Any) -> list[Reply | CallFailed]:
         """A batch in which some prompt is too long, each alone; what does not fit by itself has failed."""
         if len(batch) == 1:
-            return [CallFailed(f"the prompt does not fit into the model's {self._room()} tokens")]
+            return [self.no_room(self._room())]
         return [run([waiting])[0] for waiting in batch]
 
 

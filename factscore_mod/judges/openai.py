@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from factscore_mod.chat import Ask, CallFailed, Form, Reply, Token
 from factscore_mod.judges.base import JudgeError, JudgeOptions
+from factscore_mod.replies import verdict_alternatives
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _LONGEST_BACKOFF = 30.0
 _FIRST_BACKOFF = 0.25
-_VERDICT_LETTERS = ("s", "n", "t", "f")
 _ABOUT_SCHEMA = re.compile(r"response_format|json_schema|structured|grammar|guided", re.IGNORECASE)
 
 
@@ -248,7 +248,9 @@ def _read(answer: Any, form: Form) -> Reply:
         finish=str(choice.get("finish_reason") or "stop"),
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         completion_tokens=int(usage.get("completion_tokens") or 0),
-        tokens=tuple(Token(token["token"], _alternatives(token)) for token in content),
+        tokens=tuple(
+            Token(token["token"], verdict_alternatives(_pairs(token.get("top_logprobs")))) for token in content
+        ),
     )
 
 
@@ -265,10 +267,8 @@ def _problem(response: Response) -> tuple[str, str]:
     return str(error.get("code") or ""), f"status {response.status_code}: {error.get('message') or response.text[:500]}"
 
 
-def _alternatives(token: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    """Those alternatives that could begin a verdict; the others are of no use and would fill the cache."""
-    pairs = ((row["token"], float(row["logprob"])) for row in token.get("top_logprobs") or [])
-    return tuple(pair for pair in pairs if pair[0].strip(" \t\n\"'=:").lower().startswith(_VERDICT_LETTERS))
+def _pairs(alternatives: Any) -> list[tuple[str, float]]:
+    return [(row["token"], float(row["logprob"])) for row in alternatives or []]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
