@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+_DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{4}|latest)$")
 
 
 class PriceError(ValueError):
@@ -28,8 +31,8 @@ class Price:
 class PriceTable:
     """Prices by model: the package's own, then those of `extra` files, which win.
 
-    A model is found by its exact name, else by the longest name in the table that it extends with a hyphen
-    (`gpt-4o-mini-2024-07-18` costs what `gpt-4o-mini` does).
+    A model is found by its exact name, else without the date that it ends in (`gpt-4o-mini-2024-07-18` costs what
+    `gpt-4o-mini` does). Any other ending may be another model at another price, and is not guessed.
     """
 
     def __init__(self, *extra: Path) -> None:
@@ -44,10 +47,7 @@ class PriceTable:
 
     def get(self, model: str) -> Price | None:
         """The model's price, or `None` where it is not known."""
-        if model in self._prices:
-            return self._prices[model]
-        parents = [name for name in self._prices if model.startswith(f"{name}-")]
-        return self._prices[max(parents, key=len)] if parents else None
+        return self._prices.get(model) or self._prices.get(_DATE.sub("", model))
 
     def need(self, model: str) -> Price:
         """The model's price. Raises PriceError where it is not known."""

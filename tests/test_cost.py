@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -31,10 +34,21 @@ def generations(tmp_path: Path) -> Path:
     return path
 
 
+def test_every_price_says_when_and_where_it_was_checked() -> None:
+    rows = tomllib.loads(files("factscore_mod").joinpath("prices.toml").read_text("utf-8"))
+    assert rows.pop("mock") == {"input": 0.0, "output": 0.0}
+    for model, row in rows.items():
+        assert row.keys() == {"input", "output", "checked", "source"}, model
+        assert isinstance(row["checked"], datetime.date) and row["source"].startswith("https://")
+        assert 0 < row["input"] < row["output"]
+
+
 def test_prices_by_name_and_dated_name(tmp_path: Path) -> None:
     table = PriceTable()
     assert table.need("gpt-4o-mini").of(1_000_000, 1_000_000) == pytest.approx(0.75)
     assert table.get("gpt-4o-mini-2024-07-18") == table.get("gpt-4o-mini")
+    assert table.get("gpt-3.5-turbo-0125") == table.get("gpt-3.5-turbo")
+    assert table.get("gpt-4.1-nano-fast") is None and table.get("gpt-4o-audio-preview") is None
     assert table.get("nobody/knows") is None
     with pytest.raises(PriceError, match="nobody/knows"):
         table.need("nobody/knows")
