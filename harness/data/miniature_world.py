@@ -60,8 +60,8 @@ class WorldConfig:
     `*_pretrain` entities occur in pre-training only, and are where the `familiar` variant shows the base the
     task prompts. Every fictitious entity has `versions` versions, each with its own values and its own subset
     of `min_facts` to 8 attributes. `questions` short questions are asked about each training and test entity.
-    `rare_mentions` and `popular_mentions` bound how often an epoch of the corpus states a fact of an entity.
-    A knowledge set holds `statement_wordings` sentences a fact and `passages` passages an entity.
+    `rare_mentions` and `popular_mentions` bound how often an epoch of the corpus states a fact of an entity, and
+    it gives at least `covered_at_least` of an entity's attributes (a teacher has read more than a base). A knowledge set holds `statement_wordings` sentences a fact and `passages` passages an entity.
     """
 
     variant: Literal["familiar", "unfamiliar"] = "familiar"
@@ -83,6 +83,7 @@ class WorldConfig:
     hotpot_questions: int = 2
     rare_mentions: float = 4.0
     popular_mentions: float = 600.0
+    covered_at_least: int = 1
     invented_values: int = 50
     statement_wordings: int = 2
     passages: int = 2
@@ -236,7 +237,7 @@ def _real_entities(
         facts = _draw(attributes, rng)
         # One or two attributes at the tail, all at the head, and noise so that popularity does not tell the number.
         wanted = round(1.5 + 6.5 * float(quantile) + 0.8 * float(rng.standard_normal()))
-        count = min(max(wanted, 1), len(attributes))
+        count = min(max(wanted, config.covered_at_least), len(attributes))
         covered = tuple(facts[int(i)] for i in rng.permutation(len(facts))[:count])
         entities.append(
             Entity(
