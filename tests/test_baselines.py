@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import baselines
 from baselines.method import METHODS, NotApplicable, Recipes
 from train.rows import Example, KnowledgeSet, TaskData
+from train.sampling import Answers, Pairs
 from train.stages import Recipe, Stage
 from train.template import PromptTemplate
 
@@ -24,6 +26,7 @@ KNOWLEDGE = tuple(
 )
 LONG = TaskData("persons", "multi_version", REAL, FAKE, knowledge=KNOWLEDGE)
 SHORT = TaskData("popqa", "mixed", REAL, FAKE, knowledge=KNOWLEDGE)
+QA = replace(SHORT, short_answers=True)
 RECIPES = Recipes(knowledge=Recipe(rank=2), sft=Recipe(rank=3), skill=Recipe(rank=4))
 
 
@@ -39,7 +42,8 @@ def stage(name: str, task: TaskData, recipes: Recipes = RECIPES) -> Stage:
 
 
 def test_the_built_in_methods_come_in_the_order_of_the_tables_and_without_torch() -> None:
-    assert [m.name for m in baselines.methods()][:5] == ["base", "sft", "popular", "sft_fictitious", "prereq_tune"]
+    order = ["base", "sft", "popular", "flame", "facttune", "rl", "sft_gpt", "sft_fictitious", "prereq_tune"]
+    assert [m.name for m in baselines.methods()][: len(order)] == [name for name in order if name in METHODS]
     code = "import sys, baselines; baselines.methods(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -100,6 +104,63 @@ def test_sft_fictitious_is_the_skill_stage_without_its_needs(task: TaskData) -> 
     assert control == replace(treated, name=control.name, needs=())
 
 
+def derived(planned: Stage, kind: type) -> Any:
+    """The record of what a stage is derived from, which must be of this kind."""
+    assert isinstance(planned.derived, kind)
+    return planned.derived
+
+
+def test_facttune_goes_on_from_the_stage_of_sft_and_ranks_its_answers() -> None:
+    options = replace(RECIPES, measure="mc", min_gap=0.1, pairs_per_prompt=5, beta=0.3)
+    tuned = stage("facttune", LONG, options)
+    assert (tuned.kind, tuned.recipe, tuned.beta) == ("dpo", options.preference, 0.3)
+    assert tuned.start is not None
+    assert tuned.start.fingerprint("base") == stage("sft", LONG, options).fingerprint("base")
+    pairs = derived(tuned, Pairs)
+    assert (pairs.rule, pairs.min_gap, pairs.most_per_prompt) == ("all", 0.1, 5)
+    sampling = pairs.judged.samples
+    assert pairs.judged.measure == "mc" and sampling.model == tuned.start and sampling.prompts == REAL
+    assert (sampling.count, sampling.temperature, sampling.shots) == (options.facttune_samples, 1.0, ())
+    assert derived(stage("facttune", QA, options), Pairs).judged.measure == "match"
+
+
+def test_flame_first_learns_what_the_base_says_and_then_prefers_the_better_supported() -> None:
+    options = replace(RECIPES, shots=2)
+    tuned = stage("flame", LONG, options)
+    supervised = tuned.start
+    assert supervised is not None and supervised.kind == "sft" and tuned.kind == "dpo"
+    assert supervised.recipe == replace(options.sft, epochs=options.sft.epochs / options.flame_samples)
+    asked = derived(supervised, Answers).samples
+    assert asked.model is None and (asked.count, asked.temperature, asked.top_p) == (10, 0.7, 0.9)
+    assert asked.stop == ("Question:",)
+    assert len(asked.shots) == 2 and {*asked.shots} | {*asked.prompts} == {*REAL}
+    assert len(asked.prompts) == len(REAL) - 2
+    pairs = derived(tuned, Pairs)
+    assert (pairs.rule, pairs.judged.measure) == ("extremes", "fs")
+    compared = pairs.judged.samples
+    assert (compared.model, compared.count, compared.shots) == (supervised, 4, ())
+    assert compared.prompts == asked.prompts
+    assert derived(stage("flame", QA, options), Pairs).judged.measure == "match"
+    assert stage("flame", LONG, options) == tuned
+    baselines.methods()
+    other = METHODS["flame"].plan(LONG, options, 8, TEMPLATE)
+    assert other is not None and other.start is not None and derived(other.start, Answers).samples.shots != asked.shots
+
+
+def test_a_template_without_an_opening_ends_answers_where_the_next_example_would_begin() -> None:
+    from baselines.flame import next_question
+
+    assert next_question(PromptTemplate(question="{question} =>", shot_separator="\n###\n")) == ("\n###\n",)
+
+
+def test_sft_gpt_learns_the_answers_of_a_teacher_which_every_seed_shares() -> None:
+    baselines.methods()
+    taught = [METHODS["sft_gpt"].plan(replace(LONG, teacher="big"), RECIPES, seed, TEMPLATE) for seed in (1, 2)]
+    one, other = (derived(planned, Answers).samples for planned in taught if planned is not None)
+    assert one == other and (one.teacher, one.count, one.temperature, one.prompts) == ("big", 1, 0.0, REAL)
+    assert taught[0] is not None and (taught[0].kind, taught[0].recipe) == ("sft", RECIPES.sft)
+
+
 def test_where_a_method_is_not_defined_it_says_why() -> None:
     unpopular = replace(SHORT, real=(replace(REAL[0], popularity=None),))
     for name, task, reason in (
@@ -107,6 +168,11 @@ def test_where_a_method_is_not_defined_it_says_why() -> None:
         ("popular", unpopular, "no popularity"),
         ("sft_fictitious", replace(LONG, fictitious=()), "no fictitious training rows"),
         ("prereq_tune", replace(LONG, knowledge=()), "no texts"),
+        ("flame", replace(LONG, real=()), "no real training rows"),
+        ("flame", replace(LONG, real=REAL[:5]), "too few for 5 demonstrations"),
+        ("facttune", replace(LONG, real=()), "no real training rows"),
+        ("sft_gpt", replace(LONG, real=(), teacher="big"), "no real training rows"),
+        ("sft_gpt", LONG, "no teacher"),
         ("sft", replace(LONG, exclusions={"sft": "not in the paper"}), "not in the paper"),
     ):
         with pytest.raises(NotApplicable, match=reason):
