@@ -1,8 +1,10 @@
 """Did a model answer at all? Detection of responses that decline instead of stating facts about their topic.
 
-A response is an abstention when it is empty, or when one of its first sentences refuses: it says that the writer
-has no information, cannot answer, does not know the subject, or needs more context. A refusal only counts near
-the beginning: "no information about his later life" at the end of a biography is not an abstention.
+A response is an abstention when it is empty, or when a refusal is its substance: the writer has no information,
+cannot answer, does not know the subject, or needs more context. That is so when the first sentence refuses, or when
+the second does after a first that only talks about the writer, the question or the sources. A refusal after a
+statement ("... is a Welsh painter. I have no information about his later life."), or one that goes on with a
+statement in the same sentence ("I do not know much about her, but she was born in 1950"), leaves an answer.
 """
 
 from __future__ import annotations
@@ -10,9 +12,6 @@ from __future__ import annotations
 import re
 
 from factscore_mod.sentences import split_sentences
-
-#: A refusal is looked for in this many sentences from the start.
-OPENING_SENTENCES = 2
 
 _APOLOGY = r"(?:i(?:'m| am) (?:so |very |really )?sorry|i apologi[sz]e|sorry|apologies|unfortunately|regrettably)"
 _SELF = r"(?:i|we|the (?:provided |given |available )?(?:search )?(?:results?|context|documents?|sources?))"
@@ -59,11 +58,34 @@ _OPENING_REFUSALS = tuple(
 )
 
 
+# A first sentence that states nothing about the topic: courtesy, the writer's own business, the question, the sources.
+_TALK = re.compile(
+    rf"^(?:{_APOLOGY}\b|thank|thanks\b|hello\b|hi\b|sure\b|certainly\b|of course\b"
+    r"|(?:that's )?(?:a )?(?:good|great) question"
+    r"|as an ai\b|please\b|let me\b|i(?:'d| would| will|'ll)\b|i(?:'m| am) (?:an?|just|only|here|happy|glad|not)\b"
+    r"|i (?:understand|appreciate|see|searched|looked|checked|have (?:searched|looked|checked|read))\b"
+    r"|(?:the|this|these|those|all)(?: \w+)? (?:search )?(?:results?|context|documents?|sources?|passages?)\b)"
+    r"|\?\W*$"
+)
+# What follows a refusal in its own sentence and states something.
+_STATEMENT_AFTER = re.compile(
+    r"\b(?:but|however|though|although)\b[^.]*"
+    r"(?:\b(?:he|she|they) (?:is|was|are|were|has|had|have)\b|\b1\d{3}\b|\b20\d\d\b)"
+)
+
+
 def is_abstention(text: str) -> bool:
     """Whether `text` declines to answer; empty text and text without a word is an abstention too."""
-    opening = [sentence.text.replace("\u2019", "'").lower() for sentence in split_sentences(text)[:OPENING_SENTENCES]]
+    opening = [sentence.text.replace("\u2019", "'").lower() for sentence in split_sentences(text)[:2]]
     if not opening:
         return True
-    return any(refusal.search(opening[0]) for refusal in _OPENING_REFUSALS) or any(
-        refusal.search(sentence) for sentence in opening for refusal in _OWN_REFUSALS
-    )
+    first = opening[0]
+    if _refuses(first, _OWN_REFUSALS + _OPENING_REFUSALS):
+        return True
+    return len(opening) > 1 and _TALK.search(first) is not None and _refuses(opening[1], _OWN_REFUSALS)
+
+
+def _refuses(sentence: str, refusals: tuple[re.Pattern[str], ...]) -> bool:
+    """Whether some refusal is in the sentence and no statement follows it there."""
+    matches = [match for refusal in refusals if (match := refusal.search(sentence))]
+    return bool(matches) and not _STATEMENT_AFTER.search(sentence, min(match.end() for match in matches))

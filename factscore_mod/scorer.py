@@ -51,7 +51,7 @@ from factscore_mod.usage import total
 
 T = TypeVar("T")
 
-_VERSION = 1
+_VERSION = 2
 """Of the steps in this file. Raise it when the same judge replies would give other records."""
 
 

@@ -84,6 +84,11 @@ def test_punkt_without_its_data_names_the_remedy(monkeypatch: pytest.MonkeyPatch
         "There is no information available on Lee Marsh.",
         "As an AI language model, I cannot provide details about private people.",
         "The search results are not about Lee Marsh. They describe a lake.",
+        "The provided search result is about a lake. There is no information about Lee Marsh in this search result.",
+        "Thank you for your question. I do not have any information about Lee Marsh.",
+        "Who is Lee Marsh? I don't know.",
+        "I'm a language model. I cannot provide a biography of private people.",
+        "I'm sorry, but I do not know of Lee Marsh, but there are many people with that name.",
     ],
 )
 def test_refusals_are_abstentions(text: str) -> None:
@@ -97,6 +102,12 @@ def test_refusals_are_abstentions(text: str) -> None:
         "Lee Marsh was born in 1950. He could not find work and moved to Oslo.",
         "Lee Marsh never provided evidence to the court.",
         "Sorry is a 1999 film by Lee Marsh.",
+        "Lee Marsh is a Welsh painter. I do not have any information about his later life.",
+        "Lee Marsh was born in Cardiff in 1950. I could not find further details. He died in 2001.",
+        "Lee Marsh painted lakes. Unfortunately, the search results do not contain more information.",
+        "Based on the search results, Lee Marsh is a Welsh painter. I cannot confirm his date of birth.",
+        "I do not know much about Lee Marsh, but he was a Welsh painter.",
+        "I don't have complete information about Lee Marsh, however records name a painter born in 1950.",
     ],
 )
 def test_answers_are_not_abstentions(text: str) -> None:
