@@ -39,7 +39,7 @@ class Run:
     @property
     def tasks(self) -> list[str]:
         """The tasks with answers, in the run's order."""
-        return [task for task in self.families if self.models(task)]
+        return list(dict.fromkeys(task for task, _ in self.scores))
 
     def models(self, task: str) -> list[str]:
         """The models that answered a task."""

@@ -92,6 +92,12 @@ def row_of(table: str, model: str) -> str:
     return ROW_OF.get(table, {}).get(model, model)
 
 
+def label(task: tuple[str, ...], model: str) -> str:
+    """What a model's row is called in the table of a task; `task` is what `Task.published` is (or empty)."""
+    name = row_of(task[0], model) if task else model
+    return "SFT-real" if name == "sft_real" else name
+
+
 def beside(task: tuple[str, ...], model: str) -> dict[str, float]:
     """The printed figures that stand beside a model's metrics: metric -> figure as printed (shares in percent).
 

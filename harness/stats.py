@@ -99,7 +99,8 @@ class Interval:
 class Difference:
     """A paired difference of two scores on the same items: first minus second, with interval and p-value.
 
-    `detectable` is the smallest true difference that a comparison of this size finds at 80 % power.
+    `detectable` is the smallest true difference that a comparison of this size finds at 80 % power; None where
+    nothing varies, which tells nothing of it.
     """
 
     value: float | None
@@ -196,7 +197,7 @@ def paired(first: Sample, second: Sample, *, resamples: int = RESAMPLES) -> Diff
     views = _views(first, joint, used)
     if not any(view.se for view in views):
         p = 1.0 if value == 0 else 0.0
-        return Difference(value, value, value, p, clusters, worlds, 0.0, "constant difference", per_world)
+        return Difference(value, value, value, p, clusters, worlds, None, "constant difference", per_world)
     detectable = max(minimal_detectable_difference(view.se, view.df) for view in views)
     if worlds > 1 or resamples == 0:
         view = max(views, key=lambda v: v.margin)

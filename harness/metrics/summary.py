@@ -99,13 +99,14 @@ class Ordering:
     """Whether the paper's order holds here.
 
     `paper` are its own pairs, `unprinted` pairs of rows that it has not, and `base` every model against the
-    untouched base. `words` says it in a few sentences.
+    untouched base. `words` says it in a few sentences, `details` lists the pairs behind them.
     """
 
     paper: tuple[OrderedPair, ...]
     unprinted: tuple[OrderedPair, ...]
     base: tuple[OrderedPair, ...]
     words: str
+    details: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def scores(task: TaskSummary, names: Sequence[str]) -> Grid:
             if name in beside:
                 row.append(paper(task, model) if beside[name] == published.LABEL else printed(task, model, name))
         rows.append((*row, str(estimates[task.headline].n) if task.headline in estimates else EMPTY))
-    notes = [task.ordering.words] if task.ordering else []
+    notes = [f"{task.ordering.words} {task.ordering.details}".strip()] if task.ordering else []
     notes += detectable(task)
     renamed = [f"{label(task, m)} is `{m}`" for m in task.models if label(task, m) != m]
     notes += [f"{'; '.join(renamed)}."] if renamed else []
@@ -267,7 +267,7 @@ def cell(name: str, estimate: Estimate | None, *, with_interval: bool | None = N
 
 def label(task: TaskSummary, model: str) -> str:
     """What a row is called in this table: the paper's words where it uses other ones than its methods' names."""
-    return published.row_of(task.published[0], model) if task.published else model
+    return published.label(task.published, model)
 
 
 def printed(task: TaskSummary, model: str, metric: str) -> str:

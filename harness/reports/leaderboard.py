@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from harness.registry import ModelSpec, Suite, Task
 
-__all__ = ["RunSummary", "make_summary", "render", "table", "tables"]
+__all__ = ["RunSummary", "make_summary", "markdown_table", "render", "table", "tables"]
 
 
 def make_summary(
@@ -150,12 +150,12 @@ def render(run: RunSummary) -> str:
         parts.append(f"```\n{command}\n```")
     parts.append(" · ".join(f"{key}: {value}" for key, value in grids.facts(context)))
     if (side_by_side := overview(run)) is not None:
-        parts += [f"## {side_by_side.title}", _markdown(side_by_side.head, side_by_side.rows)]
+        parts += [f"## {side_by_side.title}", markdown_table(side_by_side.head, side_by_side.rows)]
         parts.append("\n".join(f"- {note}" for note in side_by_side.notes))
     for task in run.tasks:
         parts.append(f"## {task.title}")
         for grid in grids.grids(task):
-            parts += [f"### {grid.title}" if grid.title else "", _markdown(grid.head, grid.rows)]
+            parts += [f"### {grid.title}" if grid.title else "", markdown_table(grid.head, grid.rows)]
             parts.append("\n".join(f"- {note}" for note in grid.notes))
         if task.models:
             listed = "\n".join(f"- {line}" for line in grids.denominators(task))
@@ -166,9 +166,9 @@ def render(run: RunSummary) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A pipe table: names to the left, numbers to the right."""
-    align = [":--" if name in grids.WORDS else "--:" for name in head]
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[str] = grids.WORDS) -> str:
+    """A pipe table: columns of `words` to the left, numbers to the right."""
+    align = [":--" if name in words else "--:" for name in head]
     lines = [[_escape(name) for name in head], align, *([_escape(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

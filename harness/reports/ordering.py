@@ -92,14 +92,9 @@ def order(
     measured = dict.fromkeys([headline, *(e.metric for e in paper)])
     against = [Expectation(m, base, name) for name in measured for m in models if m != base] if base in models else []
     by_paper, beside, from_base = (judge(pairs, scores, metrics) for pairs in (paper, unprinted, against))
-    named = table_names(task, models)
+    named = {model: published.label(task, model) for model in models}
     said = words(by_paper, beside, from_base, ranked=ranked and CHAMPION in models, named=named)
-    return Ordering(by_paper, beside, from_base, said)
-
-
-def table_names(task: tuple[str, ...], models: Sequence[str]) -> dict[str, str]:
-    """What the rows are called in the table: the paper's words where it has other ones than its methods' names."""
-    return {model: published.row_of(task[0], model) if task else model for model in models}
+    return Ordering(by_paper, beside, from_base, said, details(by_paper, from_base, named))
 
 
 # --- words ---------------------------------------------------------------------------------------------------
@@ -116,9 +111,28 @@ def words(
     """The verdicts in a few sentences: what beats the champion, the paper's order, and who stays near the base."""
     named = named or {}
     said = [_champion([*paper, *unprinted, *base], named)] if ranked else []
-    said.append(_paper(paper, named))
-    said.append(_near_base(base, named, ranked=ranked))
+    said += [_paper(paper, named), *_near_base(base, named, ranked=ranked)]
     return " ".join(sentence for sentence in said if sentence)
+
+
+def details(paper: Sequence[OrderedPair], base: Sequence[OrderedPair], named: Mapping[str, str] | None = None) -> str:
+    """The pairs that hold and those that cannot be told apart by name, and how near the base the near ones are."""
+    named = named or {}
+    said = []
+    if held := [p for p in paper if p.verdict == "holds"]:
+        listed = "; ".join(_pair(p, named) for p in held)
+        said.append(f"Holds: {listed} (p {_bound([p.p_holm or 0.0 for p in held])}).")
+    if undecided := [p for p in paper if p.verdict == "undecided"]:
+        listed = "; ".join(_pair(p, named, sign="~") for p in undecided)
+        least = min(1.0 if p.p_holm is None else p.p_holm for p in undecided)
+        said.append(f"Not told apart: {listed} (p {'=' if len(undecided) == 1 else 'at least'} {least:.2f}).")
+    near = [p for group in _near(base).values() for p in group]
+    values = [p.difference.value for p in near if p.difference.value is not None]
+    if values:
+        text = f"From the base: differences of {_range(values, '+.1f')} points"
+        found = [p.difference.detectable for p in near if p.difference.detectable]
+        said.append(f"{text}, where {_range(found, '.1f')} would be found 4 times out of 5." if found else f"{text}.")
+    return " ".join(said)
 
 
 def _champion(pairs: Sequence[OrderedPair], named: Mapping[str, str]) -> str:
@@ -143,8 +157,8 @@ def _champion(pairs: Sequence[OrderedPair], named: Mapping[str, str]) -> str:
 def _paper(pairs: Sequence[OrderedPair], named: Mapping[str, str]) -> str:
     if not pairs:
         return "The paper prints no order of these rows."
-    groups = {verdict: [p for p in pairs if p.verdict == verdict] for verdict in ("holds", "opposite", "undecided")}
-    held, opposite, open_ = (len(group) for group in groups.values())
+    verdicts = [p.verdict for p in pairs]
+    held, opposite, open_ = (verdicts.count(verdict) for verdict in ("holds", "opposite", "undecided"))
     if held == len(pairs):
         verdict = "The paper's order holds here"
     elif opposite:
@@ -158,45 +172,34 @@ def _paper(pairs: Sequence[OrderedPair], named: Mapping[str, str]) -> str:
         f"{opposite} {'is' if opposite == 1 else 'are'} the other way and {open_} cannot be told apart "
         f"({_method(pairs)}, Holm's correction over the {_count(len(pairs), 'pair')}, 5 %)."
     )
-    parts = [test]
-    if groups["holds"]:
-        listed = "; ".join(_pair(p, named) for p in groups["holds"])
-        parts.append(f"Holds: {listed} (p {_bound([p.p_holm or 0.0 for p in groups['holds']])}).")
-    if groups["opposite"]:
-        listed = "; ".join(f"{_pair(p, named, turned=True)} ({_figures(p, turned=True)})" for p in groups["opposite"])
-        parts.append(f"The other way: {listed}.")
-    if groups["undecided"]:
-        listed = "; ".join(_pair(p, named, sign="~") for p in groups["undecided"])
-        least = min(1.0 if p.p_holm is None else p.p_holm for p in groups["undecided"])
-        parts.append(f"Not told apart: {listed} (p at least {least:.2f}).")
-    return " ".join(parts)
+    turned = [f"{_pair(p, named, turned=True)} ({_figures(p, turned=True)})" for p in pairs if p.verdict == "opposite"]
+    return f"{test} The other way: {'; '.join(turned)}." if turned else test
 
 
-def _near_base(pairs: Sequence[OrderedPair], named: Mapping[str, str], *, ranked: bool) -> str:
-    if not pairs:
-        return ""
+def _near_base(pairs: Sequence[OrderedPair], named: Mapping[str, str], *, ranked: bool) -> list[str]:
+    near = [named.get(model, model) for model in _near(pairs)]
+    said = []
+    if near:
+        verb = "stays" if len(near) == 1 else "stay"
+        said.append(f"{_list(near)} {verb} close to the base: not told apart from it.")
+    below = list(dict.fromkeys(p.expected.higher for p in pairs if p.verdict == "opposite"))
+    if below and ranked:
+        said.append(f"Below the base: {_list([named.get(m, m) for m in below])}.")
+    return said
+
+
+def _near(pairs: Sequence[OrderedPair]) -> dict[str, list[OrderedPair]]:
+    """The models that cannot be told apart from the base in anything, with their pairs."""
     by_model: dict[str, list[OrderedPair]] = {}
     for pair in pairs:
         by_model.setdefault(pair.expected.higher, []).append(pair)
-    near = {m: group for m, group in by_model.items() if all(p.verdict == "undecided" for p in group)}
-    said = []
-    if near:
-        values = [p.difference.value for group in near.values() for p in group if p.difference.value is not None]
-        found = [p.difference.detectable for group in near.values() for p in group if p.difference.detectable]
-        said.append(
-            f"{_list([named.get(m, m) for m in near])} {'stays' if len(near) == 1 else 'stay'} close to the base, not "
-            f"told apart from it{_span(values, found)}."
-        )
-    below = [m for m, group in by_model.items() if any(p.verdict == "opposite" for p in group)]
-    if below and ranked:
-        said.append(f"Below the base: {_list([named.get(m, m) for m in below])}.")
-    return " ".join(said)
+    return {m: group for m, group in by_model.items() if all(p.verdict == "undecided" for p in group)}
 
 
 def _pair(pair: OrderedPair, named: Mapping[str, str], *, sign: str = ">", turned: bool = False) -> str:
     e = pair.expected
     higher, lower = named.get(e.higher, e.higher), named.get(e.lower, e.lower)
-    what, other = short(e.metric), short(e.lower_metric or e.metric)
+    what, other = _what(e.metric), _what(e.lower_metric or e.metric)
     if e.higher == e.lower:
         left, right, before = what, other, f"{higher}: "
     else:
@@ -204,7 +207,7 @@ def _pair(pair: OrderedPair, named: Mapping[str, str], *, sign: str = ">", turne
     return f"{before}{right} {sign} {left}" if turned else f"{before}{left} {sign} {right}"
 
 
-def short(metric: str) -> str:
+def _what(metric: str) -> str:
     """What a pair has to say of its metric: the version asked for, or another measure than accuracy."""
     if metric.startswith("accuracy["):
         return metric[len("accuracy[") : -1]
@@ -224,16 +227,6 @@ def _bound(ps: Sequence[float], *, single: bool = False) -> str:
     if max(ps) < 0.001:
         return "< 0.001"
     return f"{'=' if single or len(ps) == 1 else 'at most'} {max(ps):.3f}"
-
-
-def _span(values: Sequence[float], detectable: Sequence[float]) -> str:
-    """How far from the base, and how far could have been missed, in points."""
-    if not values or not detectable:
-        return ""
-    return (
-        f" (differences of {_range(values, '+.1f')} points, where {_range(detectable, '.1f')} would be found 4 times "
-        "out of 5)"
-    )
 
 
 def _range(values: Sequence[float], form: str) -> str:
