@@ -21,7 +21,7 @@ from harness.metrics.longform import LongformScore, curve
 from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import RunSummary, summarise_longform, summarise_short_qa
 from harness.registry import ModelSpec, Suite, Task
-from harness.reports import curves, html, leaderboard
+from harness.reports import curves, drawing, html, leaderboard
 from tests.test_metrics_longform import LETTERS
 
 LEVELS = {"base": 0.55, "prereq_tune": 0.6, "sft": 0.5, "mine": 0.2}
@@ -221,7 +221,7 @@ def test_every_model_is_named_and_has_a_colour_of_its_own() -> None:
     assert {text.get_text() for text in panel.texts} == set(LEVELS)
     assert len({text.get_color() for text in panel.texts}) == len(LEVELS)
     assert panel.get_title(loc="left") == "Persons"
-    assert len(set(curves.COLOURS.values())) == len(published.MODEL_ORDER)
+    assert len(set(drawing.COLOURS.values())) == len(published.MODEL_ORDER)
 
 
 def test_a_figure_without_claims_says_so() -> None:
