@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 import re
 import statistics
 from collections.abc import Iterator, Sequence
@@ -139,7 +140,8 @@ def calibrate(
 ) -> list[SetResult]:
     """Measure a judge on the labelled sets of a folder, all that are there unless `sets` names some.
 
-    `decomposer` is measured against human claims (default: the rules). `limit` takes the first rows of each set.
+    `decomposer` is measured against human claims (default: the rules). `limit` takes so many rows of each set, drawn
+    by `seed` and kept in their order.
 
     Raises:
         CalibrationError: for an unknown set, a named set whose file is missing, or a folder without any set.
@@ -161,20 +163,24 @@ def calibrate(
         results: list[SetResult] = []
         for name in names:
             if name == "factscore_abstention":
-                results.append(_abstention(_taken(biographies(data), limit), seed))
+                results.append(_abstention(_taken(name, biographies(data), limit, seed), seed))
             elif name == "factscore_decomposition":
                 assert decomposer is not None
-                results.append(await _decomposition(decomposer, _taken(biographies(data), limit), seed))
+                results.append(await _decomposition(decomposer, _taken(name, biographies(data), limit, seed), seed))
             else:
-                rows = _taken(CLAIM_SETS[name](data), limit)
+                rows = _taken(name, CLAIM_SETS[name](data), limit, seed)
                 results.append(claim_result(name, rows, await judge(verifier, rows), seed))
         return results
 
     return asyncio.run(measure())
 
 
-def _taken(rows: Iterator[_T], limit: int | None) -> list[_T]:
-    return list(itertools.islice(rows, limit))
+def _taken(name: str, rows: Iterator[_T], limit: int | None, seed: int) -> list[_T]:
+    taken = list(rows)
+    if limit is None or limit >= len(taken):
+        return taken
+    drawn = random.Random(f"{seed} calibration:{name}").sample(range(len(taken)), limit)
+    return [taken[index] for index in sorted(drawn)]
 
 
 async def judge(verifier: Verifier, rows: Sequence[LabelledClaim]) -> list[Judgement]:

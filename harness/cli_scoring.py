@@ -218,15 +218,17 @@ def calibrate(
     data: Annotated[Path, typer.Option(help="A folder of labelled sets (docs/data.md).")],
     judge: Judge = "rules",
     sets: Annotated[str | None, typer.Option(help="Comma-separated; all by default.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many items a set.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many items a set, drawn at random.")] = None,
+    profile: Annotated[str, typer.Option(help="Of a model judge: modified (ours) or factscore.")] = "modified",
     base_url: BaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a judge on human labels."""
     from factscore_mod.calibration import calibrate as measure
     from factscore_mod.judges import JudgeOptions, make_judge
+    from factscore_mod.profiles import get_profile
 
-    made = make_judge(judge, options=JudgeOptions(base_url=base_url))
+    made = make_judge(judge, profile=get_profile(profile), options=JudgeOptions(base_url=base_url))
     results = measure(
         data,
         made.verifier,

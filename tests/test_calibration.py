@@ -211,7 +211,7 @@ def test_json_is_flat_and_strict(data: Path) -> None:
     assert wikibio["overlap_auroc"] is not None
 
 
-def test_limit_takes_the_first_rows(data: Path) -> None:
+def test_limit_takes_so_many_rows(data: Path) -> None:
     assert calibrate(data, RulesVerifier(), sets=["wikibio"], limit=6)[0].n == 6
 
 
