@@ -35,7 +35,8 @@ from factscore_mod.knowledge_format import (
     read_meta,
     write_meta,
 )
-from factscore_mod.knowledge_writer import COUNTED, Batch, Progress, connect, write_all
+from factscore_mod.knowledge_rows import Batch, make_batch
+from factscore_mod.knowledge_writer import COUNTED, Progress, connect, current_boot, write_all
 from factscore_mod.tokens import content_words
 
 _BATCH = 256  # articles handled at once
@@ -96,9 +97,9 @@ def build(
         write_all(partial, stream.batches(), parallel, progress)
         with closing(connect(partial)) as connection:
             meta = stream.check_all_written(connection)
-            total = int(meta["documents"])
-            if not total:
+            if not int(meta["documents"]):
                 raise KnowledgeError(f"nothing to build {out} from: the input holds no article")
+            total = connection.execute("SELECT max(id) FROM documents").fetchone()[0]
             step = max(1, total // min(max(total // 100, _SAMPLE[0]), _SAMPLE[1]))
             rows = connection.execute("SELECT title, text FROM documents WHERE id % ? = 0 ORDER BY id", (step,))
             meta = _finish(connection, rows.fetchall(), passage_words)
@@ -216,25 +217,23 @@ class _Stream:
         return meta
 
     def batches(self) -> Iterator[Batch]:
-        """The rest of the input, cut."""
+        """The rest of the input as rows. Articles are numbered as they are read, unless `numbers` says otherwise."""
         while items := self._next(_BATCH):
-            cuts = [
-                None if self._size is None or isinstance(item, Redirect) else passages.cut(item.text, self._size)
-                for item in items
-            ]
-            yield Batch(items, cuts, self._take_numbers(), self._read, self._digest.hex())
+            numbers = self._take_numbers() or range(self._read - len(items) + 1, self._read + 1)
+            yield make_batch(items, self._size, numbers, self._read, self._digest.hex())
 
 
 def _start(partial: Path, size: int | None, origin: str) -> dict[str, str]:
     """Make the tables, or check that those of a build that was cut off fit this one."""
     wanted = {"format": FORMAT, "passage_words": str(size or ""), "origin": origin}
+    boot = current_boot()
     with closing(connect(partial)) as connection:
         meta = read_meta(connection)
         if not meta:
             connection.execute("BEGIN")
             for statement in INDEX_TABLES if size is None else (TEXT_TABLE, *INDEX_TABLES):
                 connection.execute(statement)
-            write_meta(connection, **wanted, read=0, digest="", complete=0, **dict.fromkeys(COUNTED, 0))
+            write_meta(connection, **wanted, boot=boot, read=0, digest="", complete=0, **dict.fromkeys(COUNTED, 0))
             connection.execute("COMMIT")
             return read_meta(connection)
     for key, value in wanted.items():
@@ -243,6 +242,11 @@ def _start(partial: Path, size: int | None, origin: str) -> dict[str, str]:
                 f"{partial}: the build that was cut off has {key} {meta.get(key)!r}, this one {value!r}; "
                 "use the same, or delete that file to start over"
             )
+    if meta["complete"] != "1" and meta.get("boot") != boot:
+        raise KnowledgeError(
+            f"{partial}: the machine was restarted after that build was cut off, so the file may not be whole; "
+            "delete it to start over"
+        )
     return meta
 
 
@@ -270,6 +274,7 @@ def _finish(connection: sqlite3.Connection, sample: Iterable[tuple[str, str]], s
     digest = read_meta(connection)["digest"]
     fingerprint = blake2b(f"{FORMAT}|{size}|{digest}".encode(), digest_size=16).hexdigest()
     write_meta(connection, redirects=redirects, dangling=dangling, fingerprint=fingerprint, complete=1)
+    connection.execute("DELETE FROM meta WHERE key = 'boot'")
     connection.execute("COMMIT")
     return read_meta(connection)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import filterfalse
 
 _STOP_WORDS = """
     a about after all also although an and any are as at be became because been before being between both but by
@@ -59,7 +60,7 @@ def _split(text: str) -> list[str]:
 
 def content_words(text: str) -> list[str]:
     """The words of `text` that are not stop words, in order, repeats and endings kept."""
-    return [word for word in _split(text) if word not in STOP_WORDS]
+    return list(filterfalse(STOP_WORDS.__contains__, _split(text)))
 
 
 class _Stems(dict[str, str]):

@@ -188,6 +188,36 @@ def test_resume_with_other_input_or_settings_is_refused(tmp_path: Path) -> None:
     assert build(many(3000), out).resumed_at > 0
 
 
+def test_build_cut_off_by_a_fall_of_the_machine_is_started_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits do not wait for the disk: a killed process loses nothing by that, a machine without power might."""
+
+    def failing() -> Iterator[Document]:
+        yield from DOCUMENTS
+        raise OSError("gone")
+
+    out = tmp_path / "wiki.db"
+    monkeypatch.setattr("factscore_mod.knowledge_build.current_boot", lambda: "the run before")
+    with pytest.raises(OSError, match="gone"):
+        build(failing(), out)
+    monkeypatch.undo()
+    with pytest.raises(KnowledgeError, match=r"restarted .* delete it"):
+        build(DOCUMENTS, out)
+    (tmp_path / "wiki.db.partial").unlink()
+    assert build(DOCUMENTS, out).documents == len(DOCUMENTS)
+
+
+def test_repeated_titles_are_found_within_a_batch_and_across(tmp_path: Path) -> None:
+    first = [Document(f"Topic {number % 300}", f"text {number}", (f"Alias {number}",)) for number in range(700)]
+    report = build(first, tmp_path / "wiki.db")
+    assert (report.documents, report.duplicates, report.passages, report.redirects) == (300, 400, 300, 300)
+    with KnowledgeSource.open(report.path) as opened:
+        assert opened.passages("Topic 7")[0].text == "text 7"
+        assert opened.resolve("Alias 307").found == "none"
+        assert {passage.title for passage in opened.search("307", 5)} == set()
+
+
 def test_two_builds_of_one_file_do_not_mix(tmp_path: Path) -> None:
     def meddled() -> Iterator[Document]:
         yield from many(300)
