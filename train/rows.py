@@ -6,7 +6,7 @@ or your own script) turns it into these and hands them over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal
 
 KnowledgeFormat = Literal["statement", "passage"]
@@ -80,3 +80,12 @@ class TaskData:
     max_new_tokens: int = 256
     short_answers: bool = False
     teacher: str = ""
+
+
+def plain(value: object) -> object:
+    """A record as nested lists and dictionaries, for hashing: `dataclasses.asdict` without its copies of the leaves."""
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    return value

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from train.rows import Example
+from train.rows import Example, plain
 from train.template import PromptTemplate
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class Sampling:
     def fingerprint(self, base_fingerprint: str) -> str:
         """Hex SHA-256 of everything that decides the samples (the readable `name` does not)."""
         content = {
-            "prompts": [asdict(example) for example in self.prompts],
-            "shots": [asdict(example) for example in self.shots],
-            "template": asdict(self.template),
+            "prompts": plain(self.prompts),
+            "shots": plain(self.shots),
+            "template": plain(self.template),
             "settings": [self.seed, self.max_new_tokens, self.count, self.temperature, self.top_p, *self.stop],
             "model": self.model.fingerprint(base_fingerprint) if self.model else None,
             "base": self.teacher or base_fingerprint,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Literal
 
-from train.rows import Example, KnowledgeFormat
+from train.rows import Example, KnowledgeFormat, plain
 from train.sampling import Derived, Preference, describe, samplings
 from train.template import PromptTemplate
 
@@ -84,7 +85,7 @@ class Rollouts:
     short_answers: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One adapter to be trained.
 
@@ -128,10 +129,7 @@ class Stage:
 
     def fingerprint(self, base_fingerprint: str) -> str:
         """Hex SHA-256 of everything that decides the trained weights (the readable `name` does not)."""
-        stages = ("needs", "start", "verifier", "derived")
-        made = ("examples", "pairs") if self.derived else ()
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", *stages, *made)}
-        content = {name: _plain(value) for name, value in values.items()}
+        content: dict[str, object] = {"own": self._own}
         content["needs"] = [stage.fingerprint(base_fingerprint) for stage in self.needs]
         content["start"] = self.start.fingerprint(base_fingerprint) if self.start else None
         content["verifier"] = self.verifier.fingerprint(base_fingerprint) if self.verifier else None
@@ -139,6 +137,15 @@ class Stage:
         content["base"] = base_fingerprint
         content["stage_format"] = STAGE_FORMAT
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _own(self) -> str:
+        """Hash of the stage's own settings and rows, without those of the stages it rests on."""
+        left_out = {"name", "needs", "start", "verifier", "derived"} | (
+            {"examples", "pairs"} if self.derived else set()
+        )
+        own = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in left_out}
+        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
     def label(self) -> dict[str, object]:
         """What a reader of the adapter's folder wants to know; written beside the weights."""
@@ -154,9 +161,3 @@ class Stage:
             "texts": len(self.texts),
             "pairs": len(self.pairs),
         }
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
