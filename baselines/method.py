@@ -13,7 +13,7 @@ entry point group `harness.methods`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -34,7 +34,8 @@ class Recipes:
     open.
 
     `knowledge_changes` changes the knowledge recipe for some sets, by `statement`, `passage`, `real`, `fake`
-    or both as in `statement-real`; the more specific one wins. `fraction`, `side` and `stratify` say which
+    or both as in `statement-real`; the more specific one wins. `knowledge_strengths` has several adapters of the
+    same texts, keyed the same way: one for each number of epochs listed. `fraction`, `side` and `stratify` say which
     rows `popular` keeps, and `match_updates` whether it trains for as many updates as `sft` does. `formats`
     are the knowledge adapters of `prereq_tune`. `real_weight` is lambda and `include_real` whether there are
     real rows at all in the mixed skill stage, for `prereq_tune` and `sft_fictitious` alike; `frozen_dropout`
@@ -48,6 +49,7 @@ class Recipes:
     verifier: Recipe = field(default_factory=Recipe)
     rl: Recipe = field(default_factory=Recipe)
     knowledge_changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    knowledge_strengths: Mapping[str, Sequence[float]] = field(default_factory=dict)
     fraction: float = 0.5
     side: Literal["top", "bottom", "random"] = "top"
     stratify: Literal["none", "relation"] = "none"
@@ -87,15 +89,31 @@ class Recipes:
         kinds = {"statement", "passage", "real", "fake"}
         for key in self.knowledge_changes:
             _require(set(key.split("-")) <= kinds, f"knowledge_changes: {key!r} names no kind of knowledge set")
+        for key, strengths in self.knowledge_strengths.items():
+            _require(set(key.split("-")) <= kinds, f"knowledge_strengths: {key!r} names no kind of knowledge set")
+            distinct = len(set(strengths)) == len(strengths) > 0 and all(epochs > 0 for epochs in strengths)
+            _require(distinct, f"knowledge_strengths: {key!r} needs numbers of epochs, each above 0 and listed once")
 
     def knowledge_for(self, texts: KnowledgeSet) -> Recipe:
         """The knowledge recipe of one set of texts."""
-        kinds = {texts.format, "fake" if texts.fake else "real"}
         recipe = self.knowledge
-        for key in sorted(self.knowledge_changes, key=lambda key: (key.count("-"), key)):
-            if set(key.split("-")) <= kinds:
-                recipe = replace(recipe, **self.knowledge_changes[key])
+        for key in _matching(self.knowledge_changes, texts):
+            recipe = replace(recipe, **self.knowledge_changes[key])
         return recipe
+
+    def strengths_for(self, texts: KnowledgeSet) -> tuple[Recipe, ...]:
+        """The recipes of all adapters of one set of texts: one, or one a strength."""
+        recipe = self.knowledge_for(texts)
+        keys = _matching(self.knowledge_strengths, texts)
+        if not keys:
+            return (recipe,)
+        return tuple(replace(recipe, epochs=epochs) for epochs in self.knowledge_strengths[keys[-1]])
+
+
+def _matching(keys: Iterable[str], texts: KnowledgeSet) -> list[str]:
+    """The keys that name this kind of set, the more specific ones last."""
+    kinds = {texts.format, "fake" if texts.fake else "real"}
+    return sorted((key for key in keys if set(key.split("-")) <= kinds), key=lambda key: (key.count("-"), key))
 
 
 PlanFunction = Callable[[TaskData, Recipes, int, PromptTemplate], Stage | None]

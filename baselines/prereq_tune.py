@@ -13,7 +13,7 @@ knowledge adapters are left out: base + skill.
 from __future__ import annotations
 
 from baselines.method import NotApplicable, Recipes, method
-from baselines.skill import knowledge_sets, knowledge_stage, skill_stage
+from baselines.skill import knowledge_sets, knowledge_stages, skill_stage
 from train.rows import TaskData
 from train.stages import Stage
 from train.template import PromptTemplate
@@ -26,9 +26,9 @@ from train.template import PromptTemplate
     tunes=("skill",),
 )
 def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) -> Stage:
-    """The skill stage, which needs one knowledge stage a set of texts."""
+    """The skill stage, which needs a knowledge stage (or one a strength) of each set of texts."""
     sets = knowledge_sets(task, recipes)
     if not any(texts.fake for texts in sets):
         raise NotApplicable("no texts about the fictitious subjects")
-    knowledge = [knowledge_stage(task.task, texts, recipes, seed) for texts in sets]
+    knowledge = [stage for texts in sets for stage in knowledge_stages(task.task, texts, recipes, seed)]
     return skill_stage("prereq-tune", task, recipes, seed, template, needs=knowledge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from baselines.method import NotApplicable, Recipes
 from train.rows import KnowledgeSet, TaskData
@@ -21,8 +22,21 @@ def knowledge_sets(task: TaskData, recipes: Recipes) -> tuple[KnowledgeSet, ...]
     )
 
 
+def knowledge_stages(task: str, texts: KnowledgeSet, recipes: Recipes, seed: int) -> tuple[Stage, ...]:
+    """The stages that teach one set of texts: one, or one for each strength that the facts are to be known with.
+
+    The adapters of several strengths hold the same facts, so the skill stage draws among them (the PopQA recipe of
+    UCSB-NLP-Chang/Prereq_tune has three).
+    """
+    strengths = recipes.strengths_for(texts)
+    stage = knowledge_stage(task, texts, recipes, seed)
+    if len(strengths) == 1:
+        return (replace(stage, recipe=strengths[0]),)
+    return tuple(replace(stage, name=f"{stage.name}-{recipe.epochs:g}-epochs", recipe=recipe) for recipe in strengths)
+
+
 def knowledge_stage(task: str, texts: KnowledgeSet, recipes: Recipes, seed: int) -> Stage:
-    """The stage that teaches one set of texts."""
+    """The stage that teaches one set of texts, at the strength of the knowledge recipe."""
     return Stage(
         name=f"{task}-knowledge-{texts.label}",
         kind="knowledge",
