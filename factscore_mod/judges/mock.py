@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from factscore_mod.chat import Ask, Reply
@@ -75,11 +76,12 @@ def _numbered(lines: list[str]) -> list[tuple[int, str]]:
     return [(int(match[1]), match[2]) for match in matches if match]
 
 
-def _words(text: str) -> set[str]:
-    return set(_WORD.findall(text.casefold()))
+@lru_cache(maxsize=256)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.casefold()))
 
 
-def _stated(claim: str, evidence: set[str]) -> bool:
+def _stated(claim: str, evidence: frozenset[str]) -> bool:
     words = {word for word in _words(claim) if len(word) > _SHORT or word.isdigit()}
     found = words & evidence
     numbers = {word for word in words if word.isdigit()}
