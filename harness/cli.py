@@ -109,7 +109,7 @@ def run(
     notes.print(
         f"preset [bold]{preset or default_preset()}[/bold]{why}: {section.description}; "
         f"{len(options.suite.tasks)} tasks, {len(options.models)} models, {seeds} world{'s' * (seeds > 1)}; "
-        f"a first run takes about {section.minutes * seeds:.0f} min on two cores, a repeated one seconds.",
+        f"a first run takes about {section.minutes * seeds:.0f} min on {section.machine}, a repeated one seconds.",
         highlight=False,
     )
     folder = RunFolder(out or Path("runs") / run_id(options))

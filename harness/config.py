@@ -27,14 +27,19 @@ class PresetSection(_Section):
 
     name: str
     description: str
-    minutes: float = Field(gt=0, description="a first longform run of one world on two CPU cores")
+    minutes: float = Field(gt=0, description="a first longform run of one world on `machine`")
+    machine: str = "two cores"
     models: tuple[str, ...] = Field(description="the models of a run that names none")
 
 
 class SourceSection(_Section):
-    """Where rows come from. `world` holds the fields of the miniature's WorldConfig."""
+    """Where rows come from. `world` holds the fields of the miniature's WorldConfig.
 
-    kind: Literal["miniature", "real"]
+    `miniature` makes its rows; `real` reads public sets; `prereq_tune` reads those of the paper, fictitious ones
+    included.
+    """
+
+    kind: Literal["miniature", "real", "prereq_tune"]
     world: dict[str, Any] = {}
     train_rows: dict[str, int] = Field(default={}, description="at most so many real training rows a task")
     prefill_subject: bool = Field(default=False, description="give the entity's name as the beginning of the answer")

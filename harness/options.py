@@ -77,7 +77,7 @@ def resolve(
         problems.append(f"--data: {data} is not a folder; docs/data.md says what it should hold")
     if found_preset and found_preset.source.kind == "miniature":
         data = None
-    if found_preset and worlds > 1 and found_preset.source.kind == "real" and base is None:
+    if found_preset and worlds > 1 and found_preset.source.kind != "miniature" and base is None:
         problems.append(f"--seeds: preset {found_preset.preset.name} has real data, which is one world; leave it out")
     for name, value in (("--seeds", worlds), ("--limit", limit)):
         if value is not None and value < 1:

@@ -68,7 +68,9 @@ class RunOptions:
         return digest(
             {
                 "suite": asdict(self.suite),
-                "preset": self.preset.model_dump(mode="json", exclude={"preset": {"description", "minutes"}}),
+                "preset": self.preset.model_dump(
+                    mode="json", exclude={"preset": {"description", "minutes", "machine"}}
+                ),
                 "models": [asdict(model) for model in self.models],
                 "seeds": [self.worlds, self.seed, self.base_seed, self.training_seed],
                 "limit": self.limit,
@@ -118,6 +120,10 @@ def make_source(options: RunOptions, world: int) -> Source:
         from harness.data.miniature import MiniatureSource, WorldConfig
 
         return MiniatureSource(WorldConfig.from_dict(section.world), options.seed + world)
+    if section.kind == "prereq_tune":
+        from harness.data.prereq_tune import PrereqTuneSource
+
+        return PrereqTuneSource(options.data, seed=options.seed, **section.options)
     if options.data is not None:
         from harness.data.local import LocalSource
 

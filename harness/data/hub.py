@@ -61,9 +61,9 @@ class HubSource:
     def fingerprint(self) -> str:
         """Hash of the sets as `datasets` identifies them, the seed and the switches."""
         contents = [
-            self._load(self._popqa_name, None, "test")._fingerprint,
-            self._load(self._hotpotqa_name, self._hotpotqa_config, "train")._fingerprint,
-            self._load(self._hotpotqa_name, self._hotpotqa_config, "validation")._fingerprint,
+            load_split(self._popqa_name, None, "test")._fingerprint,
+            load_split(self._hotpotqa_name, self._hotpotqa_config, "train")._fingerprint,
+            load_split(self._hotpotqa_name, self._hotpotqa_config, "validation")._fingerprint,
         ]
         return digest(["hub", HUB_FORMAT, self.seed, self.clean, contents])
 
@@ -113,20 +113,36 @@ class HubSource:
         return {"train": rows("train"), "test": rows("validation")}
 
     def _records(self, name: str, config: str | None, split: str) -> Iterator[Record]:
-        for index, values in enumerate(self._load(name, config, split)):
+        for index, values in enumerate(load_split(name, config, split)):
             yield Record(f"{name}, {split} row {index}", values)
 
-    def _load(self, name: str, config: str | None, split: str) -> Any:
-        from datasets import load_dataset
 
-        try:
-            return load_dataset(name, config, split=split)
-        except (OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(
-                f"{name}: the {split} split cannot be loaded ({reason}); check the connection to the hub and the "
-                "name, or give a data folder with --data (docs/data.md)"
-            ) from error
+def load_split(name: str, config: str | None, split: str) -> Any:
+    """A split of a data set on the hub, or of a folder of the same form. Raises DataError where it cannot be had."""
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(name, config, split=split)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(f"{name}{f', {config}' if config else ''}: the {split} split", error) from error
+
+
+def split_names(name: str, config: str) -> tuple[str, ...]:
+    """The splits of a configuration. Raises DataError where it cannot be had."""
+    from datasets import get_dataset_split_names
+
+    try:
+        return tuple(get_dataset_split_names(name, config))
+    except (OSError, ValueError) as error:
+        raise _not_loaded(f"{name}: the configuration {config}", error) from error
+
+
+def _not_loaded(what: str, error: Exception) -> DataError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return DataError(
+        f"{what} cannot be loaded ({reason}); check the connection to the hub and the name, or give a data folder "
+        "with --data (docs/data.md)"
+    )
 
 
 def _answers(record: Record) -> tuple[str, ...]:

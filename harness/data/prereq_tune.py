@@ -1,0 +1,294 @@
+"""The data of the paper (arXiv 2410.19290): `Shiyu-Lab/Prereq_Tune` on the hub, or a local copy of the same form.
+
+The set has two configurations a task, `{bio,medical,popqa,hotpotqa}_skill` (rows to be learnt and questions to be
+asked) and `..._knowledge` (texts). Only the rows of the long-form tasks that are tested are elsewhere: lists of names
+in the repository UCSB-NLP-Chang/Prereq_tune. Page views come from `akariasai/PopQA`. Nothing here is a choice of
+the paper that the set itself does not hold; docs/paper-recipe.md says which of its names are not known to us.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.data.files import Record, read_jsonl, read_names
+from harness.data.hub import load_split, split_names
+from harness.data.source import DataError
+from harness.paths import digest
+from harness.records import Row, Split
+from train.rows import KnowledgeFormat, KnowledgeSet
+
+SET = "Shiyu-Lab/Prereq_Tune"
+POPQA = "akariasai/PopQA"
+CONFIGS = {"persons": "bio", "medical": "medical", "popqa": "popqa", "hotpotqa": "hotpotqa"}
+# The prompts of the set, from which the entity is read.
+PROMPTS = {
+    "persons": re.compile(r"Generate a biography for (?P<name>.+)\.", re.DOTALL),
+    "medical": re.compile(r"Tell me about (?P<name>.+)\.", re.DOTALL),
+}
+FORMATS: tuple[KnowledgeFormat, ...] = ("statement", "passage")
+VALIDATION = ("validation", "val", "dev")
+
+# A data folder holds these (all optional but the set): see docs/paper-recipe.md.
+FOLDER = "prereq_tune"
+POPQA_FOLDER = "PopQA"
+ENTITIES = "prereq_tune_entities"
+VIEWS = "popularity/person_views.jsonl.gz"
+KNOWLEDGE = "wikipedia.db"
+
+# Raise when a change to this code changes rows.
+PREREQ_TUNE_FORMAT = 1
+
+
+class PrereqTuneSource:
+    """The sets of the paper as a `Source`.
+
+    With `folder` everything is read from there and nothing from the hub. `name` and `popqa` are data set names or
+    folders, `entities` the folder with the lists of tested names (`bio_skill_test.json`, `bio_skill_dev.json` and
+    the same for medical) and `knowledge` the knowledge source of the long-form tasks.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        seed: int,
+        name: str = SET,
+        popqa: str = POPQA,
+        entities: str = "",
+        knowledge: str = "",
+    ) -> None:
+        self.seed = seed
+        self._folder = folder
+        if folder is not None:
+            if not (folder / FOLDER).is_dir():
+                raise DataError(
+                    f"{folder / FOLDER} does not exist; put a copy of the data set {SET} there "
+                    "(docs/paper-recipe.md), or leave out --data to read it from the hub"
+                )
+            name = str(folder / FOLDER)
+            popqa = str(folder / POPQA_FOLDER) if (folder / POPQA_FOLDER).is_dir() else ""
+            entities = entities or str(folder / ENTITIES)
+        self._set = name
+        self._popqa_name = popqa
+        self._entities = entities
+        self._knowledge = knowledge
+        self.name = f"{SET} ({'local copy' if folder else 'hub'}), page views {'known' if popqa else 'not known'}"
+        self._rows: dict[str, dict[Split, tuple[Row, ...]]] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of every split of the set as `datasets` identifies it."""
+        contents = []
+        for short in CONFIGS.values():
+            for config in (f"{short}_skill", f"{short}_knowledge"):
+                for split in sorted(split_names(self._set, config)):
+                    contents.append([config, split, load_split(self._set, config, split)._fingerprint])
+        return digest(["prereq_tune", PREREQ_TUNE_FORMAT, contents])
+
+    def rows(self, task: str, split: Split) -> tuple[Row, ...]:
+        """The rows of one split. The set has no unseen fictitious questions, so `grounding` has none.
+
+        `memorization` asks the fictitious questions that were trained on. Raises DataError (see `Source`).
+        """
+        if task == "memorization":
+            return self.rows("popqa", "fictitious") if split == "test" else ()
+        if task == "grounding":
+            return ()
+        if task not in CONFIGS:
+            raise DataError(f"{SET} has no task '{task}'; it has {', '.join(CONFIGS)}, memorization")
+        if task not in self._rows:
+            self._rows[task] = {}
+        if split not in self._rows[task]:
+            self._rows[task][split] = self._read(task, split)
+        return self._rows[task][split]
+
+    def knowledge_sets(self, task: str) -> tuple[KnowledgeSet, ...]:
+        """Statements and passages: of each version for long-form tasks, real and fictitious for questions."""
+        if task not in CONFIGS:
+            return ()
+        config = f"{CONFIGS[task]}_knowledge"
+        sets = []
+        for form in FORMATS:
+            if task in PROMPTS:
+                versions = sorted({row.version for row in self.rows(task, "fictitious") if row.version is not None})
+                wanted = [(f"{form}_train_v{version}", True, version) for version in versions]
+            else:
+                wanted = [(f"{form}_train_real", False, None), (f"{form}_train_fake", True, None)]
+            for split, fake, version in wanted:
+                texts = tuple(record.text("text") for record in self._records(config, split))
+                sets.append(KnowledgeSet(form, fake, version, texts))
+        return tuple(sets)
+
+    def knowledge_source(self, task: str, home: Path) -> Path:
+        """The Wikipedia that claims are verified against. Raises DataError where there is none."""
+        if task not in PROMPTS:
+            raise DataError(f"{SET}: '{task}' has no knowledge source; only {', '.join(PROMPTS)} have")
+        places = [Path(self._knowledge).expanduser()] if self._knowledge else []
+        if not places:
+            places = [place / KNOWLEDGE for place in (self._folder, home / "knowledge") if place is not None]
+        for path in places:
+            if path.is_file():
+                return path
+        raise DataError(
+            f"{places[-1]} does not exist: {task} needs a knowledge source to verify claims against; build one with "
+            f"`harness knowledge build SOURCE --out {places[-1]}` (a Wikipedia dump, articles, or FActScore's .db)"
+        )
+
+    # --- rows --------------------------------------------------------------------------------------------
+
+    def _read(self, task: str, split: Split) -> tuple[Row, ...]:
+        config = f"{CONFIGS[task]}_skill"
+        there = split_names(self._set, config)
+        if split in ("train", "fictitious"):
+            own = "train_real" if split == "train" else "train_fake"
+            name = own if own in there else "train"
+            if name not in there:
+                if split == "train":
+                    return ()
+                raise DataError(
+                    f"{self._set}, {config}: has no split {own} or train; it has {', '.join(sorted(there))}"
+                )
+            fake = split == "fictitious"
+            records = [one for one in self._records(config, name) if _flag(one) is fake]
+            return tuple(self._row(task, f"{name}-{i}", record, fake) for i, record in enumerate(records))
+        names = ("test",) if split == "test" else VALIDATION if split == "validation" else ()
+        for name in names:
+            if name in there:
+                found = enumerate(self._records(config, name))
+                return tuple(self._row(task, f"{name}-{i}", record, fake=False) for i, record in found)
+        if task in PROMPTS and split in ("test", "validation"):
+            return self._listed(task, "test" if split == "test" else "dev")
+        if split == "test":
+            raise DataError(f"{self._set}, {config}: has no split test; it has {', '.join(there)}")
+        return ()
+
+    def _row(self, task: str, id_: str, record: Record, fake: bool) -> Row:
+        question, target = _exchange(record)
+        if task in PROMPTS:
+            match = PROMPTS[task].fullmatch(question.strip())
+            if match is None:
+                raise record.fault("messages", f"asks {question!r}, expected a prompt like {PROMPTS[task].pattern!r}")
+            name = match["name"]
+            return Row(
+                id=id_,
+                subject=name,
+                target=target,
+                kind="person" if task == "persons" else "medical",
+                popularity=None if fake else self._views.get(name.casefold()),
+                fake=fake,
+                version=_version(record) if fake else None,
+            )
+        known = {} if fake or task != "popqa" else self._popqa.get(question, {})
+        if task == "popqa":
+            answers = listed(record, "possible_answers") if _has(record, "possible_answers") else (target,)
+            kind = str(known.get("relation", ""))
+        else:
+            answer = record.text("answer") if _has(record, "answer") else target.split("final answer: ")[-1]
+            answers = (answer.strip(),)
+            kind = record.text("type") if _has(record, "type") else ""
+        title = record.values.get("s_wiki_title")
+        return Row(
+            id=id_,
+            subject=title if isinstance(title, str) and title else str(known.get("subject") or question),
+            target=target,
+            question=question,
+            answers=answers,
+            kind=kind,
+            popularity=known.get("popularity"),
+            fake=fake,
+        )
+
+    def _listed(self, task: str, part: Literal["test", "dev"]) -> tuple[Row, ...]:
+        if not self._entities:
+            raise DataError(
+                f"{task}: who is tested is listed in the repository UCSB-NLP-Chang/Prereq_tune, not in the data set; "
+                f"put {CONFIGS[task]}_skill_{part}.json in a folder and name it as `entities` in the preset's "
+                "[source.options] (docs/paper-recipe.md)"
+            )
+        names = read_names(Path(self._entities) / f"{CONFIGS[task]}_skill_{part}.json")
+        kind = "person" if task == "persons" else "medical"
+        return tuple(
+            Row(id=name, subject=name, target="", kind=kind, popularity=self._views.get(name.casefold()))
+            for name in dict.fromkeys(names)
+        )
+
+    @cached_property
+    def _views(self) -> dict[str, int]:
+        """Page views of persons by name, as far as a data folder has them."""
+        path = self._folder / VIEWS if self._folder else None
+        if path is None or not path.exists():
+            return {}
+        views: dict[str, int] = {}
+        for record in read_jsonl(path):
+            if (count := record.count("views")) is not None:
+                name = record.text("name").casefold()
+                views[name] = max(count, views.get(name, 0))
+        return views
+
+    @cached_property
+    def _popqa(self) -> dict[str, dict[str, Any]]:
+        """Subject, relation and page views of PopQA's questions; of copies the best known entity's."""
+        found: dict[str, dict[str, Any]] = {}
+        if not self._popqa_name:
+            return found
+        for index, values in enumerate(load_split(self._popqa_name, None, "test")):
+            record = Record(f"{self._popqa_name}, test row {index}", values)
+            views = record.count("s_pop")
+            before = found.get(record.text("question"))
+            if before is None or (views or -1) > (before["popularity"] or -1):
+                found[record.text("question")] = {
+                    "subject": record.text("subj"), "relation": record.text("prop"), "popularity": views,
+                }  # fmt: skip
+        return found
+
+    def _records(self, config: str, split: str) -> Iterator[Record]:
+        for index, values in enumerate(load_split(self._set, config, split)):
+            yield Record(f"{self._set}, {config}, {split} row {index}", values)
+
+
+def listed(record: Record, name: str) -> tuple[str, ...]:
+    """A list of texts, or a text that holds one in JSON or as a Python literal (which is parsed, never run)."""
+    value = record.values.get(name)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            try:
+                value = ast.literal_eval(value)
+            except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+                raise record.fault(name, "is no list, in JSON or as a Python literal") from error
+    values = list(value) if isinstance(value, tuple) else value
+    return Record(record.where, {name: values} if name in record.values else record.values).texts(name)
+
+
+def _exchange(record: Record) -> tuple[str, str]:
+    """The question and the answer: the first two messages."""
+    messages = list(record.records("messages"))
+    if len(messages) < 2:
+        raise record.fault("messages", f"has {len(messages)} messages, a question and an answer are expected")
+    return messages[0].text("content"), messages[1].text("content")
+
+
+def _has(record: Record, name: str) -> bool:
+    return record.values.get(name) is not None
+
+
+def _flag(record: Record) -> bool:
+    """Whether a row is fictitious."""
+    count = int(record.values["fake"]) if isinstance(record.values.get("fake"), bool) else record.count("fake")
+    if count not in (0, 1):
+        missing = "fake" not in record.values
+        raise record.fault("fake", "is missing" if missing else f"is {record.values['fake']!r}, 0 or 1 is expected")
+    return bool(count)
+
+
+def _version(record: Record) -> int:
+    version = record.count("version")
+    if version is None:
+        raise record.fault("version", "is missing: which knowledge version a fictitious row agrees with")
+    return version
