@@ -21,7 +21,7 @@ from train.rows import KnowledgeSet, TaskData
 from train.stages import Recipe, Rollouts, Stage
 from train.template import PromptTemplate
 
-BUILT_IN = ("base", "sft", "popular", "flame", "facttune", "sft_gpt", "sft_fictitious", "prereq_tune")
+BUILT_IN = ("base", "sft", "popular", "flame", "facttune", "rl", "sft_gpt", "sft_fictitious", "prereq_tune")
 
 
 class NotApplicable(Exception):

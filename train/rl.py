@@ -14,12 +14,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from peft.tuners.lora import Linear
 from transformers import AutoTokenizer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
@@ -241,6 +243,7 @@ class RolloutTrainer(RLOOTrainer):  # type: ignore[misc]
         recipe = stage.recipe
         self._policy_seed = stage.seed
         self._bf16 = bf16
+        self._in_fp32 = all(p.dtype == torch.float32 for p in model.parameters())
         order = list(prompt_order(len(stage.examples), rollouts, stage.seed))
         prompts = [stage.template.prompt(example.prompt, example.prefill) for example in stage.examples]
         optimiser = torch.optim.AdamW(
@@ -273,6 +276,9 @@ class RolloutTrainer(RLOOTrainer):  # type: ignore[misc]
 
     def _generate_single_turn(self, *inputs: Any, **options: Any) -> Any:
         torch.manual_seed(derive_seed(self._policy_seed, "rollouts", self.state.global_step))
+        if self._in_fp32:
+            with merged(self.accelerator.unwrap_model(self.model), CONTINUED):
+                return super()._generate_single_turn(*inputs, **options)
         with self._computing():
             return super()._generate_single_turn(*inputs, **options)
 
@@ -285,6 +291,25 @@ class RolloutTrainer(RLOOTrainer):  # type: ignore[misc]
 
     def _send_telemetry(self) -> None:
         """Nothing is sent."""
+
+
+@contextmanager
+def merged(model: Any, adapter: str) -> Iterator[None]:
+    """This adapter alone, added to the weights of an fp32 base; afterwards they are bit for bit as they were.
+
+    Sampling from the merged weights takes two thirds of the time.
+    """
+    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    before = [layer.base_layer.weight.data for layer in layers]
+    with torch.no_grad():
+        for layer, weight in zip(layers, before, strict=True):
+            layer.base_layer.weight.data = weight + layer.get_delta_weight(adapter)
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for layer, weight in zip(layers, before, strict=True):
+            layer.base_layer.weight.data = weight
 
 
 class _AfterUpdate(TrainerCallback):  # type: ignore[misc]
