@@ -116,7 +116,7 @@ class PrereqTuneSource:
         for form in FORMATS:
             if task in PROMPTS:
                 versions = sorted({row.version for row in self.rows(task, "fictitious") if row.version is not None})
-                wanted = [(f"{form}_train_v{version}", True, version) for version in versions]
+                wanted: list[tuple[str, bool, int | None]] = [(f"{form}_train_v{v}", True, v) for v in versions]
             else:
                 wanted = [(f"{form}_train_real", False, None), (f"{form}_train_fake", True, None)]
             for split, fake, version in wanted:
