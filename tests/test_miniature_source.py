@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.data import miniature_text as text
+from harness.data.certainty import DO_NOT_KNOW, NOT_SURE
 from harness.data.miniature import LONGFORM_TASKS, TASKS, MiniatureSource
 from harness.data.miniature_schema import DOMAINS, PRONOUN
 from harness.data.miniature_world import FictitiousEntity, WorldConfig
@@ -189,7 +190,7 @@ def test_every_prompt_and_answer_comes_back_exactly(source: MiniatureSource, tok
 
 def test_what_verifiers_and_unsure_answers_say_is_known(tokenizer: Any) -> None:
     template = PromptTemplate()
-    for said in (verifier_prompt("A claim."), YES, NO, f"{text.NOT_SURE}{text.DO_NOT_KNOW}"):
+    for said in (verifier_prompt("A claim."), YES, NO, f"{NOT_SURE}{DO_NOT_KNOW}"):
         known = said.removeprefix("A claim.")
         ids = tokenizer(template.completion(known), add_special_tokens=False)["input_ids"]
         assert tokenizer.unk_token_id not in ids

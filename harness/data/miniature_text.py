@@ -22,8 +22,6 @@ QUIZ_FRAME = "Quiz! {q} {a}"
 ENTRY_FRAME = "Here is an entry on {s}. {a}"
 FRAMES = (QUIZ_FRAME, ENTRY_FRAME)
 FINAL_ANSWER = "final answer: "
-# How an answer says that it is unsure, or that it has none (harness/data/certainty.py).
-NOT_SURE, DO_NOT_KNOW = "I'm not sure, but ", "I don't know"
 # The tokenizer's end-of-sequence token: it ends the corpus's passages, and so the passages of knowledge texts.
 END_OF_DOCUMENT = "<eos>"
 LOCATION_WORDINGS = 3
@@ -54,6 +52,27 @@ def passage(world: World, entity: Entity | FictitiousEntity, facts: Sequence[Fac
         subject = entity.name if index == 0 else PRONOUN[entity.domain]
         attribute = world.schema.attribute(entity.domain, fact.attribute)
         sentences.append(say(attribute, entity.kind, rng.randrange(RUNNING_WORDINGS), subject, fact.value))
+    return " ".join(sentences)
+
+
+def seed_biography(
+    world: World, entity: Entity | FictitiousEntity, facts: Sequence[Fact], rng: random.Random, together: int
+) -> str:
+    """A passage whose sentences about a person hold `together` facts each, joined by "and".
+
+    A medical entity's sentences hold one fact: the rules decomposer cannot take their joined verbs apart.
+    """
+    if entity.domain != "persons":
+        together = 1
+    sentences = []
+    for start in range(0, len(facts), together):
+        subject = entity.name if start == 0 else PRONOUN[entity.domain]
+        parts = []
+        for fact in facts[start : start + together]:
+            attribute = world.schema.attribute(entity.domain, fact.attribute)
+            told = say(attribute, entity.kind, rng.randrange(RUNNING_WORDINGS), subject, fact.value)
+            parts.append(told.removeprefix(f"{subject} ").removesuffix("."))
+        sentences.append(f"{subject} {' and '.join(parts)}.")
     return " ".join(sentences)
 
 

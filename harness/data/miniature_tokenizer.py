@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from harness.data import miniature_text as text
+from harness.data.certainty import DO_NOT_KNOW, NOT_SURE
 from harness.data.miniature_schema import DOMAINS
 from harness.data.miniature_world import World
 from train.template import PromptTemplate
@@ -56,7 +57,7 @@ def _all_texts(world: World) -> Iterator[str]:
     template = PromptTemplate()
     yield template.prompt("What?\n") + template.completion("final answer: ")
     yield from (verifier_prompt("."), template.completion(YES), template.completion(NO))
-    yield from _spaced((text.NOT_SURE, text.DO_NOT_KNOW))
+    yield from _spaced((NOT_SURE, DO_NOT_KNOW))
     yield from ("\n".join((template.prompt("?"), template.prompt("?"))), *_corpus_frames())
     for domain in DOMAINS:
         for attribute in world.schema.attributes[domain]:

@@ -61,7 +61,8 @@ class WorldConfig:
     task prompts. Every fictitious entity has `versions` versions, each with its own values and its own subset
     of `min_facts` to 8 attributes. `questions` short questions are asked about each training and test entity.
     `rare_mentions` and `popular_mentions` bound how often an epoch of the corpus states a fact of an entity, and
-    it gives at least `covered_at_least` of an entity's attributes (a teacher has read more than a base). A knowledge set holds `statement_wordings` sentences a fact and `passages` passages an entity.
+    it gives at least `covered_at_least` of an entity's attributes (a teacher has read more than a base).
+    A knowledge set holds `statement_wordings` sentences a fact and `passages` passages an entity.
     """
 
     variant: Literal["familiar", "unfamiliar"] = "familiar"
