@@ -119,7 +119,7 @@ def make_source(options: RunOptions, world: int) -> Source:
     if section.kind == "miniature":
         from harness.data.miniature import MiniatureSource, WorldConfig
 
-        return MiniatureSource(WorldConfig.from_dict(section.world), options.seed + world)
+        return MiniatureSource(WorldConfig.from_dict(section.world), options.seed + world, section.options)
     if section.kind == "prereq_tune":
         from harness.data.prereq_tune import PrereqTuneSource
 
