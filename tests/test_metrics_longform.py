@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from factscore_mod import aggregate
 from factscore_mod.records import Claim, Evidence, Judgement, ScoredClaim, ScoredResponse, Verdict
+from harness import stats
 from harness.metrics import longform
-from harness.metrics.longform import LongformScore
 from harness.metrics.comparison import compare
+from harness.metrics.longform import LongformScore
 from harness.metrics.summary import longform_metrics, summarise_longform
 from harness.records import Item, Response
 
@@ -125,7 +127,10 @@ def test_comparison_pairs_answers_and_corrects() -> None:
     base = several(*(["sn", "ss", "nn", "sn"] * 6))
     better = several(*(["ss", "ss", "sn", "sn"] * 6))
     silent = [answer("", s.subject, abstained=True) for s in base]
-    rows = {(c.metric, c.model): c for c in compare({"sft": base, "new": better, "silent": silent}, "sft", longform_metrics())}
+    rows = {
+        (c.metric, c.model): c
+        for c in compare({"sft": base, "new": better, "silent": silent}, "sft", longform_metrics())
+    }
     new = rows["accuracy", "new"]
     assert new.value == pytest.approx(0.25)
     assert new.p is not None and new.p < 0.01 and new.p_holm is not None and new.p <= new.p_holm
@@ -133,3 +138,48 @@ def test_comparison_pairs_answers_and_corrects() -> None:
     assert new.detectable is not None and math.isfinite(new.detectable)
     assert new.better is None  # not a right-or-wrong score
     assert rows["accuracy", "silent"].value is None and rows["accuracy", "silent"].p_holm is None
+
+
+# --- the area under the curve ------------------------------------------------------------------------------------
+
+
+@given(st.lists(verdicts, min_size=2, max_size=10), st.integers(1, 8))
+def test_the_area_is_that_under_the_curve(patterns: list[str], end: int) -> None:
+    scores = several(*patterns)
+    name = f"area_to_{end}"
+    (metric,) = [m for m in longform_metrics((), end) if m.name == name]
+    area, points = metric.estimate(scores), longform.curve(scores, end).points
+    if not points:
+        assert area.value is None
+        return
+    heights = [point.accuracy.value or 0.0 for point in points]
+    heights += [heights[-1]] * (end - len(heights))  # past its longest answer the curve is level
+    expected = heights[0] if end == 1 else float(np.trapezoid(heights)) / (end - 1)
+    assert area.value == pytest.approx(expected) and area.n == sum(s.judged > 0 for s in scores)
+    assert "divided by the range" in area.of and f"1 to {end}" in area.of
+
+
+def test_the_interval_of_the_area_is_that_of_a_bootstrap_over_entities() -> None:
+    rng = np.random.default_rng(0)
+    scores = [answer("".join(rng.choice(["s", "n"], rng.integers(1, 9))), f"p{i}") for i in range(150)]
+    (metric,) = [m for m in longform_metrics((), 5) if m.name == "area_to_5"]
+    area = metric.estimate(scores)
+    assert (area.low, area.high) == pytest.approx(stats.cluster_bootstrap(metric.sample(scores)), abs=0.006)
+
+
+def test_the_common_range_ends_where_half_of_some_models_answers_do() -> None:
+    long, short = several("s" * 8, "s" * 8, "s" * 6, "s"), several("sss", "ssn", "s", "u", "")
+    assert longform.common_range([long]) == 8  # two of four reach 8
+    assert longform.common_range([short]) == 3  # two of three with a judged claim reach 3
+    assert longform.common_range([long, short]) == 3
+    assert longform.common_range([long], reach=0.75) == 6 and longform.common_range([long], reach=1.0) == 1
+    assert longform.common_range([long, [answer("", abstained=True)]]) == 0 == longform.common_range([])
+
+
+@given(st.lists(st.lists(verdicts, min_size=1, max_size=6), min_size=1, max_size=3))
+def test_the_common_range_by_the_curves(models: list[list[str]]) -> None:
+    groups = [several(*patterns) for patterns in models]
+    reached = [
+        max((p.k for p in longform.curve(group, 20).points if p.reach >= longform.REACH), default=0) for group in groups
+    ]
+    assert longform.common_range(groups) == min(reached)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.metrics import short_qa
-from harness.metrics.short_qa import QaScore
 from harness.metrics.comparison import compare
+from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import short_qa_metrics, summarise_short_qa
 from harness.records import Item, Response
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -258,3 +258,120 @@ def test_paired_test_finds_what_it_says_it_can() -> None:
         for _ in range(400)
     )
     assert found / 400 == pytest.approx(0.8, abs=0.06)
+
+
+# --- worlds and seeds above entities ---------------------------------------------------------------------------
+
+
+def two_levels(
+    rng: np.random.Generator, worlds: int, entities: int, *, between: float, within: float, shift: float = 0.0
+) -> tuple[Sample, Sample]:
+    """Two models in worlds that differ, and that favour one or the other of them by chance (sd `between`)."""
+    level = rng.normal(0.5, 0.1, (worlds, 1))
+    liking = shift + rng.normal(0, between, (worlds, 1))
+    easy = rng.normal(0, 0.2, (worlds, entities))
+    first, second = (
+        (level + extra + easy + rng.normal(0, within, (worlds, entities))).ravel() for extra in (liking, 0.0)
+    )
+    names = [f"{w}-{i}" for w, i in itertools.product(range(worlds), range(entities))]
+    places = list(np.repeat(range(worlds), entities))
+    return Sample.of(list(first), None, names, places), Sample.of(list(second), None, names, places)
+
+
+@pytest.mark.parametrize(("worlds", "between"), [(2, 0.05), (3, 0.05), (5, 0.05), (5, 0.0)])
+def test_paired_differences_over_worlds_cover_and_hold_their_level(worlds: int, between: float) -> None:
+    rng = np.random.default_rng([9, worlds, round(100 * between)])
+    covered = rejected = 0
+    for _ in range(400):
+        got = stats.paired(*two_levels(rng, worlds, 40, between=between, within=0.1, shift=0.1))
+        assert got.low is not None and got.high is not None
+        covered += got.low <= 0.1 <= got.high
+        null = stats.paired(*two_levels(rng, worlds, 40, between=between, within=0.1))
+        rejected += null.p is not None and null.p < 0.05
+    # Never below the nominal rate by more than chance; above it, since the weaker of two tests counts.
+    assert covered / 400 >= 0.92 and rejected / 400 <= 0.075
+
+
+def test_taking_worlds_for_entities_would_be_wrong() -> None:
+    """The control of the test above: without the level of worlds, intervals are far too narrow."""
+    rng = np.random.default_rng(10)
+    covered = 0
+    for _ in range(200):
+        a, b = two_levels(rng, 5, 40, between=0.05, within=0.1, shift=0.1)
+        flat = [Sample.of(list(s.numerator), None, [str(c) for c in s.cluster]) for s in (a, b)]
+        got = stats.paired(*flat, resamples=0)
+        covered += got.low is not None and got.high is not None and got.low <= 0.1 <= got.high
+    assert covered / 200 < 0.75
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_seeds_over_the_same_entities_cover_new_seeds_and_new_entities(seeds: int) -> None:
+    rng = np.random.default_rng([11, seeds])
+    entities, names = 60, [str(i) for i in range(60)] * seeds
+    places, covered = list(np.repeat(range(seeds), entities)), 0
+    for _ in range(300):
+        easy, luck = rng.normal(0, 0.2, entities), rng.normal(0, 0.04, (seeds, 1))
+        values = 0.5 + easy + luck + rng.normal(0, 0.05, (seeds, entities))
+        got = stats.ratio(Sample.of(list(values.ravel()), None, names, places), share=False)
+        covered += got.low is not None and got.high is not None and got.low <= 0.5 <= got.high
+    assert covered / 300 >= 0.92
+
+
+def test_the_detectable_difference_is_found_four_times_out_of_five_over_worlds() -> None:
+    rng = np.random.default_rng(12)
+    worlds, entities, between, within = 5, 200, 0.05, 0.05
+    true_se = np.sqrt((between**2 + 2 * within**2 / entities) / worlds)
+    shift = stats.minimal_detectable_difference(true_se, worlds - 1)
+    found, stated = 0, []
+    for _ in range(400):
+        got = stats.paired(*two_levels(rng, worlds, entities, between=between, within=within, shift=shift))
+        assert got.detectable is not None
+        found += got.p is not None and got.p < 0.05
+        stated.append(got.detectable)
+    assert found / 400 == pytest.approx(0.8, abs=0.06)
+    # What each run states of itself scatters round that, by the scatter of a standard error from 5 worlds.
+    assert 0.8 * shift < np.median(stated) < 1.1 * shift
+
+
+# --- right or wrong, and ranks -------------------------------------------------------------------------------------
+
+
+def test_mcnemar_holds_its_level_and_agrees_with_the_bootstrap_on_independent_answers() -> None:
+    rng = np.random.default_rng(13)
+    exact = bootstrap = 0
+    for _ in range(300):
+        known = rng.random(120)
+        a, b = ((rng.random(120) < known).astype(float) for _ in range(2))
+        exact += stats.mcnemar_exact(int((a > b).sum()), int((a < b).sum())) < 0.05
+        bootstrap += (stats.paired(Sample.of(list(a)), Sample.of(list(b)), resamples=499).p or 0.0) < 0.05
+    assert exact / 300 <= 0.07 and bootstrap / 300 <= 0.08 and abs(exact - bootstrap) <= 15
+
+
+def test_equal_models_share_the_first_rank() -> None:
+    rng = np.random.default_rng(14)
+    apart = 0
+    for _ in range(150):
+        easy = rng.normal(0.5, 0.2, 60)
+        samples = [Sample.of(list(easy + rng.normal(0, 0.1, 60))) for _ in range(6)]
+        apart += set(stats.ranks("abcdef", samples).values()) != {1}
+    # Any of 15 pairs found apart is one error: Holm's correction keeps that below 5 %.
+    assert apart / 150 <= 0.09
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_ranks_count_the_significantly_better(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = ["a", "b", "c", "d"]
+    samples = [Sample.of(list(shift + rng.normal(0, 0.3, 40))) for shift in rng.choice([0.0, 0.1, 0.4], 4)]
+    got = stats.ranks(names, samples)
+    pairs = list(itertools.combinations(range(4), 2))
+    found = [scipy_stats.ttest_rel(samples[i].numerator, samples[j].numerator) for i, j in pairs]
+    adjusted = stats.holm([float(f.pvalue) for f in found])
+    expected = dict.fromkeys(names, 1)
+    for (i, j), f, p in zip(pairs, found, adjusted, strict=True):
+        if p < 0.05:
+            expected[names[j if f.statistic > 0 else i]] += 1
+    assert got == expected
+    turned = stats.ranks(names[::-1], samples[::-1])
+    assert turned == got and min(got.values()) == 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.stats import LEVEL, FloatArray, IntArray, Interval, purpose_generator, t_quantile
 
-_RESAMPLES = 1_999
+_RESAMPLES = 999
 _CHUNK = 2_000_000  # resampled weights held at once
 #: Fewer entities than this give no interval.
 _FEWEST = 8
@@ -32,7 +32,7 @@ def spearman(x: Sequence[float], y: Sequence[float], subjects: Sequence[str], wo
         here = np.flatnonzero(places == world)
         first, second = (np.asarray(values, dtype=np.float64)[here] for values in (x, y))
         codes = np.unique(np.array([subjects[i] for i in here], dtype=str), return_inverse=True)[1].reshape(-1)
-        whole = _fisher(_correlations(first, second, np.ones((1, here.size))))[0]
+        whole = _fisher(_correlations(first, second, np.ones((here.size, 1))))[0]
         if math.isnan(whole):
             continue
         heights.append(float(whole))
@@ -63,18 +63,23 @@ def _bootstrap_variance(x: FloatArray, y: FloatArray, codes: IntArray, world: in
     rng, step = purpose_generator(f"spearman/{world}"), max(1, _CHUNK // x.size)
     drawn = []
     for start in range(0, _RESAMPLES, step):
-        counts = rng.multinomial(size, np.full(size, 1 / size), size=min(step, _RESAMPLES - start))
-        drawn.append(_fisher(_correlations(x, y, counts[:, codes].astype(np.float64))))
+        draws = min(step, _RESAMPLES - start)
+        picked = rng.integers(size, size=(size, draws)) * draws + np.arange(draws)
+        counts = np.bincount(picked.ravel(), minlength=size * draws).reshape(size, draws)
+        drawn.append(_fisher(_correlations(x, y, counts[codes].astype(np.float64))))
     return float(np.nanvar(np.concatenate(drawn), ddof=1))
 
 
 def _correlations(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
-    """Spearman's correlation under each row of weights (how often an item was drawn); NaN without variation."""
-    total = weights.sum(axis=1, keepdims=True)
+    """Spearman's correlation under each column of weights, shape (items, draws); NaN without variation.
+
+    A weight is how often its item was drawn.
+    """
+    total = weights.sum(axis=0)
     a, b = (_mid_ranks(values, weights) for values in (x, y))
-    a, b = (ranks - (weights * ranks).sum(axis=1, keepdims=True) / total for ranks in (a, b))
-    above = (weights * a * b).sum(axis=1)
-    below = np.sqrt((weights * a * a).sum(axis=1) * (weights * b * b).sum(axis=1))
+    a, b = (ranks - np.einsum("ij,ij->j", weights, ranks) / total for ranks in (a, b))
+    above = np.einsum("ij,ij,ij->j", weights, a, b)
+    below = np.sqrt(np.einsum("ij,ij,ij->j", weights, a, a) * np.einsum("ij,ij,ij->j", weights, b, b))
     return np.where(below > 1e-9, above / np.where(below > 1e-9, below, 1.0), np.nan)
 
 
@@ -82,11 +87,9 @@ def _mid_ranks(values: FloatArray, weights: FloatArray) -> FloatArray:
     """The ranks of the values (ties share their mean rank) when each stands as often as its weight says."""
     order = np.argsort(values, kind="stable")
     _, starts, codes = np.unique(values[order], return_index=True, return_inverse=True)
-    totals = np.add.reduceat(weights[:, order], starts, axis=1)
-    middle = np.cumsum(totals, axis=1) - (totals - 1) / 2
-    ranks = np.empty_like(weights)
-    ranks[:, order] = middle[:, codes.reshape(-1)]
-    return ranks
+    totals = np.add.reduceat(weights[order], starts, axis=0)
+    middle = np.cumsum(totals, axis=0) - (totals - 1) / 2
+    return np.asarray(middle[codes.reshape(-1)[np.argsort(order)]], dtype=np.float64)
 
 
 def _fisher(correlations: FloatArray) -> FloatArray:
