@@ -120,20 +120,22 @@ class HubSource:
 def load_split(name: str, config: str | None, split: str) -> Any:
     """A split of a data set on the hub, or of a folder of the same form. Raises DataError where it cannot be had."""
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     try:
         return load_dataset(name, config, split=split)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         raise _not_loaded(f"{name}{f', {config}' if config else ''}: the {split} split", error) from error
 
 
 def split_names(name: str, config: str) -> tuple[str, ...]:
     """The splits of a configuration. Raises DataError where it cannot be had."""
     from datasets import get_dataset_split_names
+    from datasets.exceptions import DatasetsError
 
     try:
         return tuple(get_dataset_split_names(name, config))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         raise _not_loaded(f"{name}: the configuration {config}", error) from error
 
 
