@@ -35,6 +35,7 @@ Intervals = Callable[[Sequence[ScoredResponse]], dict[str, Any]]
 class ScoreOptions:
     """The options of `score_file`, as on the command line.
 
+    embedder: the model of `embedding` and `hybrid` retrieval, in place of the profile's.
     use_claims: judge the claims that the rows bring along. limit: score the first rows only.
     max_cost (dollars), max_calls: stop cleanly there; the same command goes on later.
     prices: further price tables. f1_ks, first_ks: the K of F1@K and of accuracy over the first K claims.
@@ -45,6 +46,7 @@ class ScoreOptions:
     verifier: str | None = None
     profile: str | Profile = "modified"
     retrieval: Method = "bm25"
+    embedder: str | None = None
     use_claims: bool = False
     limit: int | None = None
     cache: Path | None = None
@@ -194,6 +196,7 @@ def make_scorer(knowledge: Path, options: ScoreOptions, *, dry: bool = False) ->
         budget=Budget(options.max_calls, options.max_cost),
         prices=prices,
         retrieval=options.retrieval,
+        embedder=options.embedder,
         dry=dry,
     )
     if options.max_cost is not None:
@@ -220,6 +223,7 @@ def describe(
         "profile": asdict(scorer.profile),
         "claims_given": options.use_claims,
         "retrieval": options.retrieval,
+        "embedder": scorer.retriever.embedder.name if scorer.retriever.embedder else None,
         "knowledge": {"file": scorer.source.path.name, "fingerprint": scorer.source.fingerprint},
         "input": {"file": path.name, "sha256": _digest(items)},
         "scorer": scorer.fingerprint,

@@ -2,7 +2,7 @@
 
 A line holds the response with its sentences, the passages that were retrieved for any of its claims (each
 once), the raw replies of the judge (each once), and the claims, which point at passages and replies by
-position. Reading a line back gives the same record.
+position. Reading a line back gives the same record, apart from `cached_calls`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ class OutputError(ValueError):
 
 
 def response_to_json(response: ScoredResponse) -> dict[str, Any]:
-    """The response as JSON values."""
+    """The response as JSON values.
+
+    How many of its calls came from the cache is left out: that is of one run, and a run that was killed and started
+    again must write what an undisturbed one writes.
+    """
+    usage = asdict(response.usage)
+    del usage["cached_calls"]
     passages: dict[Passage, int] = {}
     replies: dict[str, int] = {}
     claims = []
@@ -60,12 +66,15 @@ def response_to_json(response: ScoredResponse) -> dict[str, Any]:
         "passages": [{"title": p.title, "text": p.text, "index": p.index} for p in passages],
         "replies": list(replies),
         "claims": claims,
-        "usage": asdict(response.usage),
+        "usage": usage,
     }
 
 
 def response_from_json(row: dict[str, Any]) -> ScoredResponse:
-    """The inverse of `response_to_json`. Raises KeyError, TypeError or IndexError for another row."""
+    """The inverse of `response_to_json`, with no call from the cache.
+
+    Raises KeyError, TypeError or IndexError for another row.
+    """
     passages = [Passage(p["title"], p["text"], p["index"]) for p in row["passages"]]
     replies = row["replies"]
     claims = []

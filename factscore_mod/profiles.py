@@ -31,6 +31,8 @@ class Profile:
         lower-cased without punctuation, `whitespace` cuts at spaces as the published code does.
     verification: `true_false` asks one question a claim; `structured` asks about many claims of one response.
     claims_per_call: the most claims in one structured call.
+    embedder: the model of sentence-transformers that ranks passages where retrieval is `embedding` or `hybrid`
+        (not with `bm25`, the default); FActScore's with GTR is `sentence-transformers/gtr-t5-large`.
     empty_reply_is_supported: a `true_false` reply with neither word counts as supported unless it holds
         `not`, `cannot`, `unknown` or `information`. So the published code does, even for an empty reply; here
         such a reply is `unparsed` unless this is switched on.
@@ -49,6 +51,7 @@ class Profile:
     always_lead: bool
     topic_in_query: bool
     query_words: Literal["words", "whitespace"]
+    embedder: str
     verification: Literal["true_false", "structured"]
     claims_per_call: int
     empty_reply_is_supported: bool
@@ -57,8 +60,10 @@ class Profile:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all switches."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """A hash of all switches but `embedder`, which the retriever names in its own where it uses one."""
+        switches = asdict(self)
+        del switches["embedder"]
+        return hashlib.sha256(json.dumps(switches, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_switches(self, **switches: Any) -> Profile:
         """A copy with some switches changed; its name says so. Raises ValueError for an unknown one."""
@@ -82,6 +87,7 @@ MODIFIED = Profile(
     always_lead=True,
     topic_in_query=False,
     query_words="words",
+    embedder="sentence-transformers/all-MiniLM-L6-v2",
     verification="structured",
     claims_per_call=20,
     empty_reply_is_supported=False,
@@ -100,6 +106,7 @@ FACTSCORE = Profile(
     always_lead=False,
     topic_in_query=True,
     query_words="whitespace",
+    embedder="sentence-transformers/gtr-t5-large",
     verification="true_false",
     claims_per_call=1,
     empty_reply_is_supported=False,

@@ -20,7 +20,14 @@ from factscore_mod import tokens
 from factscore_mod.bm25 import ArticleIndex
 from factscore_mod.knowledge import KnowledgeSource, Resolution
 from factscore_mod.records import Evidence, Passage
-from factscore_mod.retrieval_embedding import FACTSCORE_MODEL, Embedder, SentenceEmbedder, by_likeness, fuse
+from factscore_mod.retrieval_embedding import (
+    DEFAULT_MODEL,
+    FACTSCORE_MODEL,
+    Embedder,
+    SentenceEmbedder,
+    by_likeness,
+    fuse,
+)
 
 Method = Literal["bm25", "embedding", "hybrid"]
 
@@ -54,7 +61,8 @@ class Retriever:
 
     `always_lead` puts the article's first passage first among the evidence, whatever its rank.
     `topic_in_query` adds the topic to each query. `tokenize` is `words` (ours) or `whitespace` (FActScore's).
-    `embedder` is for the methods `embedding` and `hybrid`; a small model of sentence-transformers by default.
+    `embedder` is for the methods `embedding` and `hybrid`: a model of sentence-transformers by its name or folder
+    (a small one by default), or a ready one.
     `counts` tells how many calls of `for_claims` found their topic in which way.
 
     Raises `ValueError` for a switch that is not one, or where an embedder is needed and cannot be had.
@@ -69,7 +77,7 @@ class Retriever:
         always_lead: bool = True,
         topic_in_query: bool = False,
         tokenize: Literal["words", "whitespace"] = "words",
-        embedder: Embedder | None = None,
+        embedder: Embedder | str | None = None,
     ) -> None:
         if k < 1:
             raise ValueError(f"k is {k}; retrieve at least one passage")
@@ -77,15 +85,17 @@ class Retriever:
             raise ValueError(f"method is {method!r}; choose bm25, embedding or hybrid")
         if tokenize not in _TOKENS:
             raise ValueError(f"tokenize is {tokenize!r}; choose {' or '.join(_TOKENS)}")
-        if method != "bm25" and embedder is None:
-            embedder = SentenceEmbedder()
+        if method == "bm25":
+            embedder = None
+        elif embedder is None or isinstance(embedder, str):
+            embedder = SentenceEmbedder(embedder or DEFAULT_MODEL)
         self.source = source
         self.method = method
         self.k = k
         self.always_lead = always_lead
         self.topic_in_query = topic_in_query
         self.tokenize = tokenize
-        self.embedder = None if method == "bm25" else embedder
+        self.embedder = embedder
         self.counts: Counter[str] = Counter()
         self._articles: OrderedDict[str, _Article] = OrderedDict()
         self._lock = threading.Lock()
@@ -99,7 +109,6 @@ class Retriever:
         BM25 with its tokenisation (`Retrieval.get_bm25_passages` in FActScore), or GTR vectors
         (`get_gtr_passages`).
         """
-        embedder = SentenceEmbedder(FACTSCORE_MODEL) if method == "embedding" else None
         return cls(
             source,
             method=method,
@@ -107,7 +116,7 @@ class Retriever:
             always_lead=False,
             topic_in_query=True,
             tokenize="whitespace",
-            embedder=embedder,
+            embedder=FACTSCORE_MODEL,
         )
 
     @property

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-FACTSCORE_MODEL = "sentence-transformers/gtr-t5-large"
+from factscore_mod.profiles import FACTSCORE, MODIFIED
+
+DEFAULT_MODEL = MODIFIED.embedder
+FACTSCORE_MODEL = FACTSCORE.embedder
 
 _FUSION = 60  # the constant of Cormack et al. 2009
 

@@ -46,6 +46,7 @@ from factscore_mod.records import (
     Verifier,
 )
 from factscore_mod.retrieval import Method, Retriever
+from factscore_mod.retrieval_embedding import Embedder
 from factscore_mod.sentences import Splitter, split_sentences
 from factscore_mod.usage import total
 
@@ -66,7 +67,8 @@ class FactScorer:
     budget: limits on calls and money; reaching one raises BudgetReached after what is finished was handed
         over.
     prices: for `budget` and for the cost in the results. dry: send nothing, make replies up, add up the cost.
-    retrieval: the retriever's method. splitter: of sentences. window: responses in progress at once.
+    retrieval: the retriever's method. embedder: its model where it has one, in place of the profile's.
+    splitter: of sentences. window: responses in progress at once.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class FactScorer:
         budget: Budget | None = None,
         prices: PriceTable | None = None,
         retrieval: Method = "bm25",
+        embedder: Embedder | str | None = None,
         splitter: Splitter = "nupunkt",
         window: int = 256,
         dry: bool = False,
@@ -98,6 +101,7 @@ class FactScorer:
             always_lead=self.profile.always_lead,
             topic_in_query=self.profile.topic_in_query,
             tokenize=self.profile.query_words,
+            embedder=embedder or self.profile.embedder,
         )
         self.cache = ReplyCache(cache) if isinstance(cache, (str, Path)) else cache
         self.ledger = Ledger(self.cache, budget or Budget(), prices or PriceTable(), dry=dry)

@@ -40,6 +40,10 @@ def score(
     verifier: Verifier = None,
     profile: Annotated[str, typer.Option(help="modified (ours) or factscore (the published algorithm).")] = "modified",
     retrieval: Annotated[str, typer.Option(help="bm25, embedding or hybrid.")] = "bm25",
+    embedder: Annotated[
+        str | None,
+        typer.Option(help="The sentence-transformers model of embedding and hybrid. Default: the profile's."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write to. Default: the input's name + .scored.")
     ] = None,
@@ -65,6 +69,8 @@ def score(
 
     _one_of("--profile", profile, ("modified", "factscore"))
     _one_of("--retrieval", retrieval, ("bm25", "embedding", "hybrid"))
+    if embedder is not None and retrieval == "bm25":
+        raise UserError("--embedder: bm25 uses no embedding model; add --retrieval embedding or --retrieval hybrid")
     _one_of("--structured", structured, ("auto", "json_schema", "guided", "off"))
     store = cache or home() / "judge_cache.sqlite"
     store.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +80,7 @@ def score(
         verifier=verifier,
         profile=profile,
         retrieval=retrieval,  # type: ignore[arg-type]
+        embedder=embedder,
         use_claims=use_claims,
         limit=limit,
         cache=store,

@@ -114,6 +114,7 @@ def test_show_says_how_a_topic_was_found(knowledge: Path, capsys: pytest.Capture
         (["score", "{generations}", "--knowledge", "missing.db"], ["missing.db"]),
         (["score", "{generations}", "--knowledge", "{knowledge}", "--judge", "psychic"], ["psychic"]),
         (["score", "{generations}", "--knowledge", "{knowledge}", "--profile", "best"], ["--profile", "modified"]),
+        (["score", "{generations}", "--knowledge", "{knowledge}", "--embedder", "x"], ["--embedder", "hybrid"]),
         (["calibrate", "--data", "missing"], ["missing"]),
         (["knowledge", "build", "missing.jsonl", "--out", "out.db"], ["missing.jsonl"]),
         (["mock-judge", "--fault-rate", "2"], ["fault_rate"]),

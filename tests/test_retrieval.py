@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from rank_bm25 import BM25Okapi
 
 from factscore_mod.bm25 import ArticleIndex
+from factscore_mod.command import ScoreOptions, score_file
 from factscore_mod.knowledge import Document, KnowledgeSource, build
 from factscore_mod.retrieval import Retriever
 from factscore_mod.retrieval_embedding import fuse
@@ -240,6 +243,36 @@ def test_hybrid_fuses_both_rankings(source: KnowledgeSource) -> None:
     vectors = Letters().encode([f"{passage.title} {passage.text}" for passage in passages])
     dense = [int(place) for place in np.argsort(-(vectors @ Letters().encode([claim])[0]), kind="stable")]
     assert [passage.index for passage in evidence.passages] == fuse([lexical, dense])
+
+
+def test_profile_names_the_embedder_and_the_results_tell_it(
+    source: KnowledgeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FActScore's ranking by GTR is the profile `factscore` with the method `embedding`."""
+
+    class Named(Letters):
+        def __init__(self, model: str) -> None:
+            super().__init__()
+            self.name = model
+
+    monkeypatch.setattr("factscore_mod.retrieval.SentenceEmbedder", Named)
+    gtr, small = "sentence-transformers/gtr-t5-large", "sentence-transformers/all-MiniLM-L6-v2"
+    generations = tmp_path / "generations.jsonl"
+    generations.write_text('{"topic": "Ada Byron", "output": "Ada had gardens."}\n')
+
+    def scored(**options: str) -> dict[str, Any]:
+        score_file(generations, source.path, tmp_path / "out", ScoreOptions(**options))  # type: ignore[arg-type]
+        return json.loads((tmp_path / "out" / "metrics.json").read_text())  # type: ignore[no-any-return]
+
+    runs = [
+        scored(profile="factscore", retrieval="embedding"),
+        scored(profile="factscore"),
+        scored(retrieval="hybrid"),
+        scored(retrieval="hybrid", embedder="my/model"),
+    ]
+    assert [run["embedder"] for run in runs] == [gtr, None, small, "my/model"]
+    assert len({run["scorer"] for run in runs}) == len(runs)
+    assert Retriever.factscore(source, method="embedding").embedder.name == gtr  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("method", ["embedding", "hybrid"])
