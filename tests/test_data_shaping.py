@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,11 @@ from harness.data.certainty import (
     controlled_set,
     stratum_of,
 )
-from harness.data.cleaning import unambiguous
+from harness.data.cleaning import PopqaCleaning, unambiguous
+from harness.data.hub import HubSource
+from harness.data.local import LocalSource
+from harness.data.normalise import PopqaRecord, popqa_splits
+from harness.data.source import DataError
 from harness.data.statements import statement_set, statements
 from harness.records import Row, Split
 
@@ -51,6 +56,31 @@ def test_cleaning_again_drops_nothing_more(pairs: list[tuple[int, int]]) -> None
     assert again.rows == once.rows
     assert set(again.dropped.values()) <= {0}
     assert sum(len(part) for part in once.rows.values()) + sum(once.dropped.values()) == len(rows)
+
+
+def test_popqa_is_read_as_published_or_without_ambiguous_questions() -> None:
+    records = [
+        PopqaRecord(index, f"Who is {name}?", name, "job", answers[0], answers, None)
+        for index, (name, answers) in enumerate(
+            [("George", ("poet",)), ("George", ("actor",)), ("Kim", ("spy",)), ("Kim", ("spy",)), ("", ("cook",))]
+        )
+    ]
+
+    def ids(cleaning: PopqaCleaning | None) -> list[str]:
+        return sorted(r.id for part in popqa_splits(records, 0, "merge", cleaning).values() for r in part)
+
+    assert ids("original") == ["0", "1", "2", "3", "4"]
+    assert ids("unambiguous") == ["2", "3", "4"]
+    assert ids(None) == ["0", "2"]
+
+
+def test_sources_name_their_cleaning(tmp_path: Path) -> None:
+    sources = [LocalSource(tmp_path, 0, popqa_cleaning=rule) for rule in (None, "original", "unambiguous")]
+    assert len({source.fingerprint for source in sources}) == 3
+    assert "unambiguous" in sources[-1].name
+    assert HubSource(0, popqa_cleaning="original").popqa_cleaning == "original"
+    with pytest.raises(DataError, match="original, unambiguous"):
+        LocalSource(tmp_path, 0, popqa_cleaning="tidy")
 
 
 # Strata ----------------------------------------------------------------------------------------------------------

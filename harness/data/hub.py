@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.data.cleaning import known_popqa_cleaning
 from harness.data.files import Record
 from harness.data.normalise import (
     Clean,
@@ -19,7 +20,7 @@ from harness.data.normalise import (
     hotpotqa_kind,
     hotpotqa_row,
     known_clean,
-    popqa_rows,
+    popqa_splits,
 )
 from harness.data.source import DataError
 from harness.paths import digest
@@ -36,8 +37,9 @@ class HubSource:
     """The short-QA sets of the hub as a `Source`.
 
     `popqa` and `hotpotqa` are data set names or folders, `hotpotqa_config` is `distractor` or `fullwiki` (the
-    questions are the same). `clean` says what is done with PopQA's repeated questions (see `popqa_rows`). The
-    seed draws the splits of PopQA, which is published as a single one.
+    questions are the same). `clean` says what is done with PopQA's repeated questions (see `popqa_rows`);
+    `popqa_cleaning`, `original` or `unambiguous`, takes its place for a comparison of the two (see
+    `popqa_splits`). The seed draws the splits of PopQA, which is published as a single one.
     """
 
     def __init__(
@@ -47,13 +49,15 @@ class HubSource:
         popqa: str = "akariasai/PopQA",
         hotpotqa: str = "hotpotqa/hotpot_qa",
         hotpotqa_config: str = "distractor",
+        popqa_cleaning: str | None = None,
     ) -> None:
         self.seed = seed
         self.clean: Clean = known_clean(clean)
+        self.popqa_cleaning = known_popqa_cleaning(popqa_cleaning)
         self._popqa_name = popqa
         self._hotpotqa_name = hotpotqa
         self._hotpotqa_config = hotpotqa_config
-        self.name = f"hub ({popqa}, {hotpotqa}), seed {seed}, clean = {clean}"
+        self.name = f"hub ({popqa}, {hotpotqa}), seed {seed}, clean = {self.popqa_cleaning or clean}"
         self._tasks: dict[str, Callable[[], Splits]] = {"popqa": self._popqa, "hotpotqa": self._hotpotqa}
         self._rows: dict[str, Splits] = {}
 
@@ -65,7 +69,7 @@ class HubSource:
             load_split(self._hotpotqa_name, self._hotpotqa_config, "train")._fingerprint,
             load_split(self._hotpotqa_name, self._hotpotqa_config, "validation")._fingerprint,
         ]
-        return digest(["hub", HUB_FORMAT, self.seed, self.clean, contents])
+        return digest(["hub", HUB_FORMAT, self.seed, self.popqa_cleaning or self.clean, contents])
 
     def rows(self, task: str, split: Split) -> tuple[Row, ...]:
         """The rows of one split; there are no fictitious ones. Raises DataError (see `Source`)."""
@@ -99,7 +103,7 @@ class HubSource:
                     popularity=record.count("s_pop"),
                 )
 
-        return popqa_rows(records(), self.seed, self.clean)
+        return popqa_splits(records(), self.seed, self.clean, self.popqa_cleaning)
 
     def _hotpotqa(self) -> Splits:
         """Train as published; the published validation split is the test split (its test answers are secret)."""

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from factscore_mod.knowledge import Document, build
 from factscore_mod.knowledge_format import FORMAT, title_key
+from harness.data.cleaning import known_popqa_cleaning
 from harness.data.files import Record, read_jsonl, read_names
-from harness.data.normalise import Clean, PopqaRecord, hotpotqa_kind, hotpotqa_row, known_clean, opening, popqa_rows
+from harness.data.normalise import Clean, PopqaRecord, hotpotqa_kind, hotpotqa_row, known_clean, opening, popqa_splits
 from harness.data.source import DataError
 from harness.paths import digest
 from harness.records import Row, Split
@@ -49,17 +50,21 @@ class Page:
 class LocalSource:
     """The sets of a data folder as a `Source`.
 
-    `clean` says what is done with PopQA's repeated questions (see `popqa_rows`). The seed draws the splits of
+    `clean` says what is done with PopQA's repeated questions (see `popqa_rows`); `popqa_cleaning`, `original` or
+    `unambiguous`, takes its place for a comparison of the two (see `popqa_splits`). The seed draws the splits of
     PopQA; all other splits are those of the files.
     """
 
-    def __init__(self, folder: Path | str, seed: int, clean: Clean = "merge") -> None:
+    def __init__(
+        self, folder: Path | str, seed: int, clean: Clean = "merge", popqa_cleaning: str | None = None
+    ) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise DataError(f"{self.folder} is not a folder; give the data folder with --data (docs/data.md)")
         self.seed = seed
         self.clean: Clean = known_clean(clean)
-        self.name = f"local files, seed {seed}, clean = {clean}"
+        self.popqa_cleaning = known_popqa_cleaning(popqa_cleaning)
+        self.name = f"local files, seed {seed}, clean = {self.popqa_cleaning or clean}"
         self._tasks: dict[str, Callable[[], Splits]] = {
             "popqa": self._popqa,
             "hotpotqa": self._hotpotqa,
@@ -80,7 +85,7 @@ class LocalSource:
             if path.is_file():
                 with path.open("rb") as stream:
                     hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
-        return digest(["local", LOCAL_FORMAT, self.seed, self.clean, hashes])
+        return digest(["local", LOCAL_FORMAT, self.seed, self.popqa_cleaning or self.clean, hashes])
 
     def rows(self, task: str, split: Split) -> tuple[Row, ...]:
         """The rows of one split; there are no fictitious ones. Raises DataError (see `Source`)."""
@@ -120,7 +125,7 @@ class LocalSource:
                     popularity=record.count("s_pop"),
                 )
 
-        return popqa_rows(records(), self.seed, self.clean)
+        return popqa_splits(records(), self.seed, self.clean, self.popqa_cleaning)
 
     def _hotpotqa(self) -> Splits:
         def rows(name: str) -> tuple[Row, ...]:

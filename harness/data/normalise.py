@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from factscore_mod.sentences import split_sentences
+from harness.data.cleaning import PopqaCleaning, unambiguous
 from harness.data.files import Record
 from harness.data.source import DataError
 from harness.records import Row, Split
@@ -39,6 +40,20 @@ def known_clean(clean: Clean) -> Clean:
     if clean not in CLEAN:
         raise DataError(f"clean: '{clean}' is unknown; choose one of {', '.join(CLEAN)}")
     return clean
+
+
+def popqa_splits(
+    records: Iterable[PopqaRecord], seed: int, clean: Clean, cleaning: PopqaCleaning | None
+) -> dict[Split, tuple[Row, ...]]:
+    """PopQA by split: as published or without ambiguous questions where `cleaning` is given, else `clean`ed.
+
+    The comparison of original and cleaned data wants the same rows but for the ambiguous ones, so `cleaning`
+    takes the place of `clean` (see `popqa_rows`) and merges nothing.
+    """
+    if cleaning is None:
+        return popqa_rows(records, seed, clean)
+    original = popqa_rows(records, seed, "none")
+    return unambiguous(original).rows if cleaning == "unambiguous" else original
 
 
 def popqa_rows(records: Iterable[PopqaRecord], seed: int, clean: Clean) -> dict[Split, tuple[Row, ...]]:
