@@ -168,8 +168,9 @@ def _answer(system: str, user: str, as_json: bool) -> str:
 
 
 def _logprobs(text: str) -> list[dict[str, Any]]:
-    """The text as tokens of one character, each almost certain."""
-    return [{"token": c, "logprob": -0.01, "top_logprobs": [{"token": c, "logprob": -0.01}]} for c in text]
+    """The text as tokens of one character, each almost certain, and the end of the turn as vLLM lists it."""
+    tokens = [*text, "<|im_end|>"]
+    return [{"token": t, "logprob": -0.01, "top_logprobs": [{"token": t, "logprob": -0.01}]} for t in tokens]
 
 
 class _Connection(asyncio.Protocol):

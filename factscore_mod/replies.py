@@ -142,8 +142,11 @@ def true_false_score(reply: Reply) -> float | None:
 
 
 def _share(reply: Reply, place: int, yes: str, no: str) -> float | None:
-    """P(yes) / (P(yes) + P(no)) among the alternatives of the token that covers a character of the reply."""
-    if "".join(token.text for token in reply.tokens) != reply.text:
+    """P(yes) / (P(yes) + P(no)) among the alternatives of the token that covers a character of the reply.
+
+    Some engines (vLLM) list the token that ends the turn as well: the tokens may spell more than the text, not less.
+    """
+    if not "".join(token.text for token in reply.tokens).startswith(reply.text):
         return None
     end = 0
     for token in reply.tokens:

@@ -109,14 +109,10 @@ class VllmEngine(BatchedEngine):
 def _read(output: Any, prompt_tokens: int, form: Form) -> Reply:
     text: str = output.text
     tokens: list[Token] = []
-    spelt = ""
     for token_id, row in zip(output.token_ids, output.logprobs or (), strict=False):
-        if spelt == text:
-            break  # what follows is the end of the turn
         word = row[token_id].decoded_token or ""
         pairs = ((other.decoded_token or "", float(other.logprob)) for other in row.values())
         tokens.append(Token(word, verdict_alternatives(pairs)))
-        spelt += word
     return Reply(
         text.strip() if not tokens else text,
         form,
