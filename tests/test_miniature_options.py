@@ -79,7 +79,8 @@ def test_rows_and_texts_keep_the_same_fictitious_subjects(plain: MiniatureSource
     every = {row.subject for row in plain.rows(task, "fictitious")}
     kept = {row.subject for row in fewer.rows(task, "fictitious")}
     assert kept < every
-    assert len(kept) == 20 if task != "hotpotqa" else 0 < len(kept) <= 20
+    # Where a version gives neither university nor birth year there is no question of two hops.
+    assert len(kept) == 20 if task != "hotpotqa" else 10 < len(kept) <= 20
     for split in ("train", "validation", "fictitious_test"):
         assert fewer.rows(task, split) == plain.rows(task, split)
     if task != "memorization":

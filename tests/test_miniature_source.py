@@ -100,6 +100,13 @@ def test_short_tasks_have_real_and_fictitious_sets_without_versions(source: Mini
     assert labels == ["statement-real", "passage-real", "statement-fake", "passage-fake"]
 
 
+def test_texts_of_two_hops_are_about_persons(source: MiniatureSource) -> None:
+    medical = [e.name for e in source.world.real("medical", "train")]
+    whole = "\n".join(t for s in source.knowledge_sets("hotpotqa") for t in s.texts)
+    assert not any(f"{name} " in whole for name in medical)
+    assert all(f"{e.name} " in whole for e in source.world.real("persons", "train"))
+
+
 def test_short_answers_are_the_facts(source: MiniatureSource) -> None:
     facts: dict[str, dict[str, str]] = {}
     for entity in source.world.entities:
@@ -139,14 +146,38 @@ def test_grounding_asks_what_two_versions_answer_differently(source: MiniatureSo
     assert all(versions == {1, 2} for versions in by_question.values())
     answers = Counter((row.question, row.answers) for row in rows)
     assert set(answers.values()) == {1}
-    texts = {s.version: " ".join(s.texts) for s in source.knowledge_sets("grounding") if s.format == "statement"}
-    for row in rows:
+    trained = {row.subject for split in SPLITS[:4] for row in source.rows("popqa", split)}
+    assert not trained & {row.subject for row in rows}
+
+
+@pytest.mark.parametrize("form", ["statement", "passage"])
+def test_a_grounding_set_holds_the_answers_of_its_own_version_alone(source: MiniatureSource, form: str) -> None:
+    texts = {s.version: s.texts for s in source.knowledge_sets("grounding") if s.format == form}
+    assert set(texts) == {1, 2}
+    for row in source.rows("grounding", "test"):
+        told = {
+            version: set(" ".join(t for t in lines if row.subject in t).replace(".", " ").split())
+            for version, lines in texts.items()
+        }
         assert row.version is not None
-        assert row.answers[-1] in texts[row.version]
+        assert row.answers[-1] in told[row.version]
+        assert row.answers[-1] not in told[3 - row.version]
 
 
 def test_memorization_asks_the_fictitious_training_facts(source: MiniatureSource) -> None:
-    assert source.rows("memorization", "test") == source.rows("popqa", "fictitious")
+    rows = source.rows("memorization", "test")
+    assert rows == source.rows("popqa", "fictitious")
+    assert {row.version for row in rows} == {None}
+    assert len({row.question for row in rows}) == len(rows)
+    taught = {s.format: "\n".join(s.texts) for s in source.knowledge_sets("popqa") if s.fake}
+    asked = Counter(row.subject for row in rows)
+    assert min(asked.values()) >= source.config.min_facts
+    for subject in asked:
+        assert all(f"{subject} " in text or f"{subject}." in text for text in taught.values())
+    told = {subject: {row.answers[-1] for row in rows if row.subject == subject} for subject in list(asked)[:30]}
+    for subject, values in told.items():
+        lines = [line for line in taught["statement"].splitlines() if subject in line]
+        assert values == told_values(source, " ".join(lines))
 
 
 def test_unknown_task(source: MiniatureSource) -> None:

@@ -108,10 +108,12 @@ class MiniatureSource:
             )
         if task == "memorization":
             return ()
-        made_up_facts = [pair for d in DOMAINS for pair in self._made_up(task, d, held_out=False)]
+        # Questions of two hops are about persons, and so are the texts that teach what they join.
+        domains: tuple[Domain, ...] = ("persons",) if task == "hotpotqa" else DOMAINS
+        made_up_facts = [pair for d in domains for pair in self._made_up(task, d, held_out=False)]
         if task == "popqa_controlled":
             return (controlled_set(self._paraphrases(made_up_facts), self.seed, self.options.strata),)
-        real = [(e, e.facts) for d in DOMAINS for e in self.world.real(d, "train")]
+        real = [(e, e.facts) for d in domains for e in self.world.real(d, "train")]
         return tuple(
             KnowledgeSet(form, fake, None, self._texts(form, subjects))
             for fake, subjects in ((False, real), (True, made_up_facts))
@@ -139,7 +141,7 @@ class MiniatureSource:
         """The fictitious entities of a domain that a task has; those for training may be bounded by an option."""
         if held_out:
             return self.world.made_up(domain, held_out=True)
-        domains = (domain,) if task in LONGFORM_TASKS else DOMAINS
+        domains = (domain,) if task in (*LONGFORM_TASKS, "hotpotqa") else DOMAINS
         names = (e.name for d in domains for e in self.world.made_up(d, held_out=False))
         kept = first_subjects(names, self.options.fictitious_subjects, self.seed)
         return tuple(e for e in self.world.made_up(domain, held_out=False) if e.name in kept)

@@ -19,7 +19,7 @@ class MiniatureOptions:
     They enter no address of a base, so that a base is shared by all of them; adapters are addressed by rows.
 
     - `fictitious_subjects`: only so many fictitious training subjects a task, the first of a seeded shuffle, so
-      that a larger number's subjects hold a smaller one's; 0 keeps all. In short QA both domains count.
+      that a larger number's subjects hold a smaller one's; 0 keeps all. For PopQA both domains count together.
     - `popqa_cleaning`: `original` adds questions that call their subject by the family name that it shares
       (of `ambiguous_share` of all family names and relations), `unambiguous` cleans that of them again
       (harness/data/cleaning.py), and `none` is the data in which there never were any.
