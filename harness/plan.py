@@ -113,6 +113,17 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class StandIn:
+    """What a plan is drawn with where data, base or judge are not at hand; such a plan can be counted, not run.
+
+    `base` is a folder and a fingerprint in place of a base that is not here.
+    """
+
+    source: Source | None = None
+    base: tuple[Path, str] | None = None
+
+
 def make_source(options: RunOptions, world: int) -> Source:
     """The data source of one world; DataError or UserError where it is missing or malformed."""
     section = options.preset.source
@@ -133,7 +144,7 @@ def make_source(options: RunOptions, world: int) -> Source:
     return HubSource(seed=options.seed + world, **section.options)
 
 
-def plan_run(options: RunOptions) -> Plan:
+def plan_run(options: RunOptions, stand_in: StandIn | None = None) -> Plan:
     """All jobs of a run in a fixed order."""
     jobs: dict[str, Job] = {}
     cells: list[Cell] = []
@@ -141,9 +152,12 @@ def plan_run(options: RunOptions) -> Plan:
     bases: list[str] = []
     sources: list[str] = []
     for world in range(options.worlds):
-        source = make_source(options, world)
+        source = (stand_in.source if stand_in else None) or make_source(options, world)
         sources.append(source.name)
-        base_job, base_dir, base_fingerprint = _base(options, world, source)
+        if stand_in and stand_in.base:
+            base_job, (base_dir, base_fingerprint) = None, stand_in.base
+        else:
+            base_job, base_dir, base_fingerprint = _base(options, world, source)
         bases.append(str(base_dir))
         if base_job:
             jobs[base_job.key] = base_job
@@ -157,7 +171,7 @@ def plan_run(options: RunOptions) -> Plan:
                 for model in models:
                     exclusions[name, model.name] = f"the data has no {options.split} rows for {name}"
                 continue
-            judging = _judging(source.knowledge_source(name, home()), options) if task.metric == "longform" else None
+            judging = _judging_of(task, source, options, stand_in)
             trained = TASKS.get(task.trained_on) if task.trained_on else task
             if trained.name not in data:
                 data[trained.name] = _training_data(trained, source, options, teacher)
@@ -171,7 +185,10 @@ def plan_run(options: RunOptions) -> Plan:
                 about=about,
                 base_job=base_job,
                 judging=judging,
-                ground=_ground(options, world, trained, source, base_job, base_dir, base_fingerprint, teacher),
+                ground=_ground(
+                    options, world, trained, _judging_of(trained, source, options, stand_in), base_job, base_dir,
+                    base_fingerprint, teacher,
+                ),
             )
             for model in models:
                 try:
@@ -390,13 +407,12 @@ def _ground(
     options: RunOptions,
     world: int,
     task: Task,
-    source: Source,
+    judging: _Judging | None,
     base_job: Job | None,
     base_dir: Path,
     base_fingerprint: str,
     teacher: Teacher | None,
 ) -> Ground:
-    judging = _judging(source.knowledge_source(task.name, home()), options) if task.metric == "longform" else None
     return Ground(
         world=world,
         base_dir=base_dir,
@@ -468,6 +484,15 @@ class _Judging:
 
     knowledge: Path
     fingerprint: str
+
+
+def _judging_of(task: Task, source: Source, options: RunOptions, stand_in: StandIn | None) -> _Judging | None:
+    """What a task's answers are judged with; None for short ones."""
+    if task.metric != "longform":
+        return None
+    if stand_in:
+        return _Judging(Path("knowledge"), "stand-in")
+    return _judging(source.knowledge_source(task.name, home()), options)
 
 
 def _judging(knowledge: Path, options: RunOptions) -> _Judging:
