@@ -186,8 +186,14 @@ def plan_run(options: RunOptions, stand_in: StandIn | None = None) -> Plan:
                 base_job=base_job,
                 judging=judging,
                 ground=_ground(
-                    options, world, trained, _judging_of(trained, source, options, stand_in), base_job, base_dir,
-                    base_fingerprint, teacher,
+                    options,
+                    world,
+                    trained,
+                    _judging_of(trained, source, options, stand_in),
+                    base_job,
+                    base_dir,
+                    base_fingerprint,
+                    teacher,
                 ),
             )
             for model in models:
