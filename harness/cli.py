@@ -53,6 +53,7 @@ Tune = Annotated[bool, typer.Option("--tune", help="Give every method the same t
 MatchUpdates = Annotated[
     bool, typer.Option("--match-updates", help="Train every method for as many updates as PREREQ-TUNE's skill stage.")
 ]
+Only = Annotated[str | None, typer.Option(help="Comma-separated ablations of the suite; all of them by default.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let a base run code of its own; recorded.")]
 
 
@@ -84,6 +85,7 @@ def run(
     teacher: Teacher = None,
     tune: Tune = False,
     match_updates: MatchUpdates = False,
+    only: Only = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/ID, the same for equal runs.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue what an earlier run left.")] = True,
     workers: Annotated[int | None, typer.Option(help="Jobs at a time. Default: one a core.")] = None,
@@ -108,7 +110,8 @@ def run(
     section = options.preset.preset
     notes.print(
         f"preset [bold]{preset or default_preset()}[/bold]{why}: {section.description}; "
-        f"{len(options.suite.tasks)} tasks, {len(options.models)} models, {seeds} world{'s' * (seeds > 1)}; "
+        f"{len(options.suite.tasks)} tasks, {len(options.suite.ablations)} ablations, "
+        f"{len(options.models)} models, {seeds} world{'s' * (seeds > 1)}; "
         f"a first run takes about {section.minutes * seeds:.0f} min on {section.machine}, a repeated one seconds.",
         highlight=False,
     )
@@ -123,6 +126,8 @@ def run(
     out_console = Console() if sys.stdout.isatty() else Console(width=120)
     for table in leaderboard.tables(result.summary):
         out_console.print(table)
+    for study in result.ablations:
+        out_console.print(f"{study.title}: {study.summary}", highlight=False, markup=False)
     out_console.print(f"{result.seconds:.0f} s. Everything is in {folder.path}/", highlight=False, soft_wrap=True)
 
 
@@ -144,6 +149,7 @@ def validate(
     teacher: Teacher = None,
     tune: Tune = False,
     match_updates: MatchUpdates = False,
+    only: Only = None,
 ) -> None:
     """Check everything a run would need, before spending anything; prints all problems at once."""
     words = locals()

@@ -84,6 +84,19 @@ class TuningSection(_Section):
     epochs: tuple[float, ...] = Field(default=(0.5, 1.0), min_length=1)
 
 
+class AblationsSection(_Section):
+    """How finely the ablations are drawn."""
+
+    forced_shares: tuple[float, ...] = Field(
+        default=(0.25, 0.5, 0.75, 1.0), min_length=1, description="forced lengths, as shares of the task's limit"
+    )
+    subject_shares: tuple[float, ...] = Field(
+        default=(0.125, 0.25, 0.5, 1.0), min_length=2, description="shares of the fictitious subjects, ascending"
+    )
+    popularity_bins: int = Field(default=10, gt=1)
+    bin_items: int = Field(default=20, gt=0, description="fewer bins where they would hold fewer items than this")
+
+
 class Preset(_Section):
     """A whole preset file."""
 
@@ -94,6 +107,7 @@ class Preset(_Section):
     scoring: ScoringSection = ScoringSection()
     teacher: TeacherSection | None = None
     tuning: TuningSection = TuningSection()
+    ablations: AblationsSection = AblationsSection()
     template: dict[str, str] = {}
     few_shot: dict[str, int] = Field(default={}, description="solved examples before a question, model `base` only")
     recipes: dict[str, dict[StageName, dict[str, Any]]] = {}

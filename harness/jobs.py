@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from harness.backends.decoding import Decoding, Request
+from harness.backends.decoding import Decoding, Generation, Request
 from harness.paths import append_lines, mend_lines, read_lines, write_lines
 from train.sampling import Workbench, samplings
 from train.stages import Stage
@@ -133,7 +133,10 @@ class JoinAdapters:
 
 @dataclass(frozen=True)
 class Generate:
-    """Answer a list of prompts, given as (id, text) pairs. The result is a JSON line an answer, in that order."""
+    """Answer a list of prompts, given as (id, text) pairs. The result is a JSON line an answer, in that order.
+
+    `whole_sentences` cuts every answer after its last whole sentence, for answers of a length that was forced.
+    """
 
     base: str
     prompts: tuple[tuple[str, str], ...]
@@ -142,6 +145,7 @@ class Generate:
     dtype: str
     adapter: Path | None = None
     trust_remote_code: bool = False
+    whole_sentences: bool = False
 
     def run(self, out: Path, report: Report) -> None:
         """Finished batches are kept in `*.part` beside the result; they are not generated again."""
@@ -161,12 +165,15 @@ class Generate:
         )
         report(len(answers), len(self.prompts), "")
         for batch in batches:
-            rows = [asdict(generation) for generation in batch]
+            rows = [asdict(self._cut(generation)) for generation in batch]
             append_lines(part, rows)
             answers |= {row["id"]: row for row in rows}
             report(len(answers), len(self.prompts), f"{backend.tokens_per_second:.0f} tokens/s")
         write_lines(out, [answers[id_] for id_, _ in self.prompts])
         part.unlink(missing_ok=True)
+
+    def _cut(self, generation: Generation) -> Generation:
+        return replace(generation, text=whole_sentences(generation.text)) if self.whole_sentences else generation
 
 
 @dataclass(frozen=True)
@@ -226,3 +233,16 @@ def join(before: str, text: str) -> str:
     A prefill alone is no answer: it would be scored as a claim that is true of everybody.
     """
     return before + text.lstrip() if before and text.strip() else text.strip()
+
+
+def whole_sentences(text: str) -> str:
+    """The text up to the end of its last whole sentence; empty where there is none.
+
+    A last sentence is whole when it ends in a full stop, an exclamation or a question mark (quotes may follow).
+    """
+    from factscore_mod.sentences import split_sentences
+
+    sentences = split_sentences(text)
+    if sentences and not sentences[-1].text.rstrip("\"'\u201d\u2019)]").endswith((".", "!", "?")):
+        sentences = sentences[:-1]
+    return text[: sentences[-1].end] if sentences else ""

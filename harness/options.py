@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.ablations.engine import prepare
 from harness.config import Preset, load_preset
 from harness.errors import Problems, UserError
 from harness.paths import home
@@ -47,6 +48,7 @@ def resolve(
     teacher: str | None = None,
     tune: bool = False,
     match_updates: bool = False,
+    only: str | None = None,
     trust_remote_code: bool = False,
 ) -> RunOptions:
     """Look every name up and fill every default in; Problems lists all that is wrong."""
@@ -57,6 +59,8 @@ def resolve(
         found_suite = get_suite(suite)
     except UserError as error:
         problems.append(f"--suite: {error}")
+    if found_suite and only:
+        found_suite = _only(found_suite, only, problems)
     try:
         found_preset = load_preset(preset or default_preset())
     except Problems as error:
@@ -84,6 +88,8 @@ def resolve(
             problems.append(f"{name}: {value} is not a positive number")
     usual = (found_suite.models if found_suite else ()) or (found_preset.preset.models if found_preset else ())
     chosen = _models(models, adapters, models_file, usual, problems)
+    if tune and found_suite and not found_suite.tasks:
+        problems.append(f"--tune: suite {found_suite.name} has no tables to tune for; use --suite all, or leave it out")
     if tune and match_updates:
         problems.append("--match-updates: tuned lengths are not equal ones; leave out --tune or this")
     backend = backend or "transformers"
@@ -151,6 +157,16 @@ def _models(
     return tuple(sorted(chosen.values(), key=lambda model: order.get(model.name, len(order))))
 
 
+def _only(suite: Suite, names: str, problems: list[str]) -> Suite:
+    """The suite with those of its ablations that were named."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in suite.ablations:
+            there = ", ".join(suite.ablations) or "none; --suite ablations has them"
+            problems.append(f"--only: '{name}' is no ablation of suite {suite.name}; there are {there}")
+    return replace(suite, ablations=tuple(name for name in suite.ablations if name in wanted))
+
+
 def check(options: RunOptions) -> list[str]:
     """Everything that would stop a run, found without spending anything; empty when it can start."""
     problems: list[str] = []
@@ -182,7 +198,9 @@ def check(options: RunOptions) -> list[str]:
     if not problems:
         for world in range(options.worlds):
             try:
-                plan_run(replace(options, worlds=1, seed=options.seed + world))
+                of_world = replace(options, worlds=1, seed=options.seed + world)
+                plan_run(of_world)
+                prepare(of_world)
             except Problems as error:
                 problems += error.problems
             except ValueError as error:

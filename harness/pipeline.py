@@ -6,22 +6,20 @@ import datetime
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import __version__, tuning
+from harness import __version__, ablations, tuning
+from harness.cells import read_cells
 from harness.errors import Problems
 from harness.executor import Event, run_jobs
-from harness.jobs import Job, join
-from harness.metrics import longform, short_qa
+from harness.jobs import Job
 from harness.metrics.longform import LongformScore
 from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import longform_metrics, short_qa_metrics, summarise_longform, summarise_short_qa
-from harness.paths import read_lines
 from harness.plan import Cell, Plan, RunOptions, plan_run
-from harness.records import Response
 from harness.registry import METHODS, TASKS
 from harness.reports import leaderboard
 from harness.reports.leaderboard import RunSummary
@@ -35,6 +33,7 @@ class RunResult:
     folder: Path
     summary: RunSummary
     seconds: float
+    ablations: tuple[ablations.Written, ...] = ()
 
 
 def execute(
@@ -53,7 +52,14 @@ def execute(
     started = datetime.datetime.now(datetime.UTC)
     if options.tune:
         options = tune(options, folder, listen, announce, workers)
-    plan = plan_run(options)
+    tables = plan_run(options)
+    studies = ablations.prepare(options)
+    # Jobs that several of them need are one job; the tables' cells are all that is reported of the whole plan.
+    jobs: dict[str, Job] = {}
+    for part in (tables, *(plan for study in studies for plan in study.plans)):
+        for job in part.jobs:
+            jobs.setdefault(job.key, job)
+    plan = replace(tables, jobs=tuple(jobs.values()))
     announce(plan)
     manifest = _manifest(options, plan, command, started)
     folder.json("manifest.json", manifest)
@@ -70,7 +76,8 @@ def execute(
     except Problems as error:
         failure = error
     cells = [cell for cell in plan.cells if cell.generate.done() and (cell.score is None or cell.score.done())]
-    summary = report(options, plan, cells, folder, manifest)
+    made = ablations.write(studies, options, folder)
+    summary = report(options, plan, cells, folder, manifest, made)
     seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
     labels = {job.key: job.label for job in plan.jobs}
     folder.json(
@@ -85,11 +92,16 @@ def execute(
     )
     if failure:
         raise failure
-    return RunResult(folder.path, summary, seconds)
+    return RunResult(folder.path, summary, seconds, made)
 
 
 def report(
-    options: RunOptions, plan: Plan, cells: list[Cell], folder: RunFolder, manifest: Mapping[str, Any]
+    options: RunOptions,
+    plan: Plan,
+    cells: list[Cell],
+    folder: RunFolder,
+    manifest: Mapping[str, Any],
+    made: Sequence[ablations.Written] = (),
 ) -> RunSummary:
     """Read the finished cells back, aggregate them and write every file of the run folder but the manifest."""
     response_rows, claim_rows, qa, long = read_cells(cells, options.preset.prompt_template().separator)
@@ -98,7 +110,7 @@ def report(
     if long:
         folder.lines("claims.jsonl", claim_rows)
     folder.text("metrics.json", summary.to_json())
-    folder.text("leaderboard.md", leaderboard.render(summary))
+    folder.text("leaderboard.md", leaderboard.render(summary) + ablations.links(made))
     drawn = {task.name: task.curves for task in summary.tasks if task.curves}
     picture = folder.path / "accuracy_vs_claims.svg"
     if drawn:
@@ -110,55 +122,6 @@ def report(
     curve_svg = picture.read_text(encoding="utf-8") if drawn else ""
     folder.text("report.html", html.render(summary, html.answers(response_rows, claim_rows), curve_svg=curve_svg))
     return summary
-
-
-def read_cells(
-    cells: Iterable[Cell], separator: str
-) -> tuple[
-    list[dict[str, Any]],
-    list[dict[str, Any]],
-    dict[tuple[str, str], list[QaScore]],
-    dict[tuple[str, str], list[LongformScore]],
-]:
-    """Rows of responses and of claims for the run folder, and the scores of short and of long answers by
-    (task, model), of finished cells.
-    """
-    from factscore_mod.outputs import response_from_json
-
-    response_rows: list[dict[str, Any]] = []
-    claim_rows: list[dict[str, Any]] = []
-    qa: dict[tuple[str, str], list[QaScore]] = {}
-    long: dict[tuple[str, str], list[LongformScore]] = {}
-    for cell in cells:
-        task = TASKS.get(cell.task)
-        answers = {row["id"]: row for row in read_lines(cell.generate.out)}
-        scored = {row["id"]: row for row in read_lines(cell.score.out)} if cell.score else {}
-        for item, prompt in zip(cell.items, cell.prompts, strict=True):
-            answer = answers[item.id]
-            before = item.prefill + separator if item.prefill else ""
-            response = Response(
-                task=cell.task,
-                item_id=item.id,
-                model=cell.model,
-                world=cell.world,
-                text=join(before, answer["text"]),
-                tokens=answer["tokens"],
-                finish=answer["finish"],
-            )
-            response_rows.append(asdict(response) | {"prompt": prompt, "subject": item.subject})
-            if task.metric == "short_qa":
-                score = short_qa.score(item, response, final_answer=task.final_answer)
-                response_rows[-1] |= {"gold": list(item.gold), "scores": asdict(score)}
-                qa.setdefault((cell.task, cell.model), []).append(score)
-            else:
-                judged = response_from_json(scored[item.id])
-                record = longform.from_scored(judged, item, response, cell.world)
-                long.setdefault((cell.task, cell.model), []).append(record)
-                claim_rows.append(
-                    {"world": cell.world, "task": cell.task, "model": cell.model, "popularity": item.popularity}
-                    | scored[item.id]
-                )
-    return response_rows, claim_rows, qa, long
 
 
 def tune(

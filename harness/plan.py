@@ -37,7 +37,10 @@ TEACHER_VARIANT = "familiar"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What was asked for, resolved: every name is looked up, every default is filled in."""
+    """What was asked for, resolved: every name is looked up, every default is filled in.
+
+    `forced_tokens` makes every long answer exactly so many tokens long, and cuts it after its last whole sentence.
+    """
 
     suite: Suite
     preset: Preset
@@ -54,6 +57,7 @@ class RunOptions:
     teacher: str | None = None
     tune: bool = False
     match_updates: bool = False
+    forced_tokens: int | None = None
     settings: Mapping[tuple[str, str], Setting] = field(default_factory=dict)
     split: Split = "test"
     trust_remote_code: bool = False
@@ -67,7 +71,8 @@ class RunOptions:
         """Hash of everything that may change a number of the run."""
         return digest(
             {
-                "suite": asdict(self.suite),
+                # What is studied beside the tables changes none of their numbers.
+                "suite": asdict(replace(self.suite, ablations=())),
                 "preset": self.preset.model_dump(
                     mode="json", exclude={"preset": {"description", "minutes", "machine"}}
                 ),
@@ -81,6 +86,7 @@ class RunOptions:
                 "teacher": self.teacher,
                 "tune": self.tune,
                 "match_updates": self.match_updates,
+                "forced_tokens": self.forced_tokens,
                 "settings": [[*where, asdict(setting)] for where, setting in sorted(self.settings.items())],
                 "split": self.split,
             }
@@ -357,16 +363,21 @@ def _cell(where: _Where, model: ModelSpec) -> tuple[Cell, list[Job]]:
     shots = _shots(where.data, count, options.seed)
     prompts = tuple(template.prompt(item.prompt, item.prefill, shots) for item in items)
     generation = options.preset.generation
+    stop = generation.stop.get(task.name, ()) if count else ()
+    forced = options.forced_tokens if task.metric == "longform" else None
     payload = Generate(
         base=str(ground.base_dir),
         prompts=tuple((item.id, prompt) for item, prompt in zip(items, prompts, strict=True)),
-        decoding=Decoding(_limit(task, options), generation.stop.get(task.name, ()) if count else ()),
+        decoding=Decoding(_limit(task, options), stop) if forced is None else Decoding(forced, min_new_tokens=forced),
         batch_size=generation.batch_size,
         dtype=generation.dtype,
         adapter=adapter,
         trust_remote_code=options.trust_remote_code,
+        whole_sentences=forced is not None,
     )
     address: dict[str, Any] = asdict(payload)
+    if not payload.whole_sentences:
+        del address["whole_sentences"]
     address |= {"base": ground.base_fingerprint, "adapter": adapter_key, "format": GENERATION_FORMAT}
     key = digest(["generate", options.backend, address])
     generate = Job(

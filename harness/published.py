@@ -87,6 +87,15 @@ def figure(table: str, row: str, column: str | None = None) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
+def entry(table: str, row: str, column: str) -> str | float | None:
+    """One cell as it was printed, words included; None where the paper has no such row. KeyError as `figure`."""
+    cells = _tables()[table]["rows"].get(row)
+    if column not in columns(table):
+        raise KeyError(f"{table} has no column '{column}'; it has {', '.join(columns(table))}")
+    found: str | float | None = cells[columns(table).index(column)] if cells else None
+    return found
+
+
 def row_of(table: str, model: str) -> str:
     """The name of a model's row in a table; the model's own where the paper uses that."""
     return ROW_OF.get(table, {}).get(model, model)

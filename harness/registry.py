@@ -146,7 +146,7 @@ class Task:
 
 
 def _load_tasks() -> None:
-    for name in ("popqa", "hotpotqa", "persons", "medical", "grounding", "memorization"):
+    for name in ("popqa", "hotpotqa", "persons", "medical", "grounding", "memorization", "popqa_controlled"):
         import_module(f"harness.tasks.{name}")
 
 
@@ -257,7 +257,7 @@ class Suite:
     """A named list of tasks with the metrics decided beforehand: the headline, and `k` of F1@K.
 
     `headlines` names another headline for some of the tasks. `models` are those of a run that names none; the
-    preset's where there are none here either.
+    preset's where there are none here either. `ablations` are made beside the tables (harness/ablations).
     """
 
     name: str
@@ -267,6 +267,7 @@ class Suite:
     f1_k: tuple[int, ...] = ()
     headlines: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    ablations: tuple[str, ...] = ()
 
     def headline_of(self, task: str) -> str:
         """The headline metric of one of the tasks."""
@@ -279,9 +280,15 @@ def suites() -> dict[str, Suite]:
     tables = tomllib.loads(files("harness").joinpath("suites.toml").read_text(encoding="utf-8"))
     return {
         name: Suite(
-            name, t["title"], tuple(t["tasks"]), t["headline"], tuple(t.get("f1_k", ())), t.get("headlines", {}),
+            name,
+            t["title"],
+            tuple(t["tasks"]),
+            t["headline"],
+            tuple(t.get("f1_k", ())),
+            t.get("headlines", {}),
             tuple(t.get("models", ())),
-        )  # fmt: skip
+            tuple(t.get("ablations", ())),
+        )
         for name, t in tables.items()
     }
 

@@ -65,7 +65,7 @@ def _panel(panel: Axes, curves: Mapping[str, Curve]) -> None:
     models = [name for name in published.order(list(curves)) if curves[name].points]
     others = [name for name in models if name not in drawing.COLOURS]
     last = max(p.k for name in models for p in curves[name].points if p.k == 1 or p.reach >= _TAIL)
-    ends: list[tuple[str, float]] = []
+    ends: list[tuple[str, float, float]] = []
     for name in models:
         points = [p for p in curves[name].points if p.k <= last]
         strong = name == drawing.EMPHASISED
@@ -90,7 +90,7 @@ def _panel(panel: Axes, curves: Mapping[str, Curve]) -> None:
             [*across, last], [*up, up[-1]], color=shade, linewidth=0.9, linestyle=(0, (2, 1.5)), zorder=order - 1
         )
         panel.plot(*_line(full[-1:]), color=shade, marker="o", markersize=5 if strong else 3.8, zorder=order)
-        ends.append((name, up[-1]))
+        ends.append((name, last, up[-1]))
     panel.set_xlim(0.8, last)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.margins(y=0.08)

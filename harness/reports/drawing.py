@@ -76,12 +76,12 @@ def under(figure: Figure, note: str) -> None:
     figure.text(0.006, -0.015, note, fontsize=6.5, color="#666666", ha="left", va="top")
 
 
-def label_ends(panel: Axes, ends: Sequence[tuple[str, float]], last: float, others: Sequence[str]) -> None:
-    """Names of lines beside their ends (name, height), moved apart where they would overlap; `last` is the end's x."""
+def label_ends(panel: Axes, ends: Sequence[tuple[str, float, float]], last: float, others: Sequence[str]) -> None:
+    """Names of lines to the right of x = `last`, moved apart where they would overlap; ends are (name, x, height)."""
     bottom, top = panel.get_ylim()
     gap = (top - bottom) * 0.062
-    ordered = sorted(ends, key=lambda end: (end[1], end[0]))
-    heights = [height for _, height in ordered]
+    ordered = sorted(ends, key=lambda end: (end[2], end[0]))
+    heights = [height for _, _, height in ordered]
     for _ in range(200):
         moved = False
         for i in range(len(heights) - 1):
@@ -93,11 +93,11 @@ def label_ends(panel: Axes, ends: Sequence[tuple[str, float]], last: float, othe
         if not moved:
             break
     shift = max(0.0, bottom + gap / 2 - heights[0]) if heights else 0.0
-    for (name, end), height in zip(ordered, heights, strict=True):
+    for (name, x, end), height in zip(ordered, heights, strict=True):
         shade = colour(name, others)
         panel.annotate(
             name,
-            xy=(last, end),
+            xy=(x, end),
             xytext=(last + 0.035 * last + 0.1, height + shift),
             textcoords="data",
             color=shade,
