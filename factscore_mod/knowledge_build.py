@@ -102,7 +102,7 @@ def build(
             total = connection.execute("SELECT max(id) FROM documents").fetchone()[0]
             step = max(1, total // min(max(total // 100, _SAMPLE[0]), _SAMPLE[1]))
             rows = connection.execute("SELECT title, text FROM documents WHERE id % ? = 0 ORDER BY id", (step,))
-            meta = _finish(connection, rows.fetchall(), passage_words)
+            meta = _finish(connection, rows, passage_words)
     _publish(partial, out)
     return BuildReport(
         path=out,
