@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from harness.backends.decoding import Decoding
 from harness.backends.transformers import Request, open_backend
@@ -42,6 +46,8 @@ PAIRS = tuple(Preference(row, f"v1 v2 {'v3 ' * (i % 4)}.", "v4 .") for i, row in
 PREFER = Stage(
     name="prefer", kind="dpo", recipe=replace(RECIPE, epochs=4, warmup_ratio=0.0), seed=5, start=SFT, pairs=PAIRS
 )
+# Four micro-batches an update; gradients are clipped, since Adam alone would hide those of the wrong scale.
+SHARED = replace(PREFER, recipe=replace(PREFER.recipe, batch_size=8, micro_batch_size=2, max_grad_norm=0.05))
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +247,28 @@ def test_the_head_for_cpus_gives_what_trl_gives(base: Path) -> None:
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
     )
     torch.testing.assert_close(ours.log_probs, theirs.log_probs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(base: Path, start: Path, tmp_path: Path) -> None:
+    one = run(SHARED, base, start, tmp_path / "one")
+    root = Path(__file__).parent.parent
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__,
+         str(base), str(start), str(tmp_path / "two")],
+        check=True,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        timeout=300,
+        capture_output=True,
+    )  # fmt: skip
+    ours, theirs = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=1e-4)
+    reported = json.loads((tmp_path / "two" / "stage.json").read_text())["report"]["losses"]
+    assert reported == pytest.approx(one.losses, rel=1e-4)
+
+
+if __name__ == "__main__":
+    run(SHARED, *(Path(argument) for argument in sys.argv[1:4]))
+    assert torch.distributed.get_world_size() == 2

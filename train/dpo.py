@@ -174,10 +174,12 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         self._reference: dict[int, tuple[float, float]] = {}
         self._optimiser: torch.optim.Optimizer | None = None
         args = _arguments(stage, plan.updates, scratch)
-        if plan.per_update % args.world_size:
+        # TRL gathers figures of every pair, for which each process must hold as many.
+        if args.world_size > 1 and (plan.per_update % args.world_size or stage.recipe.batch_size % plan.per_update):
             raise StageError(
-                f"recipe: {plan.per_update} micro-batches an update cannot be dealt out to {args.world_size} "
-                f"processes; lower micro_batch_size to at most {stage.recipe.batch_size // args.world_size}"
+                f"recipe: {stage.recipe.batch_size} pairs an update, {stage.recipe.micro_batch_size} at a time, cannot "
+                f"be dealt out evenly to {args.world_size} processes; choose a batch_size that micro_batch_size "
+                f"times {args.world_size} divides"
             )
         args.gradient_accumulation_steps = plan.per_update // args.world_size
         super().__init__(
