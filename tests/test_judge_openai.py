@@ -264,3 +264,28 @@ def test_key_organisation_and_query_go_with_every_request(monkeypatch: pytest.Mo
     assert url == "https://name.openai.azure.com/openai/v1/chat/completions?api-version=2025-01-01"
     assert headers["authorization"] == "Bearer k" and headers["api-key"] == "k"
     assert headers["openai-organization"] == "org-7" and headers["content-type"] == "application/json"
+
+
+def test_what_is_not_http_is_tried_again_and_given_up() -> None:
+    async def run() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(10)
+            writer.write(b"220 mail ready\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        engine = OpenAIEngine("m", JudgeOptions(base_url=f"http://127.0.0.1:{port}/v1", attempts=2, timeout=5))
+        try:
+            await engine.send(VERIFY)
+        finally:
+            await engine.aclose()
+            server.close()
+
+    with pytest.raises(CallFailed, match="after 2 tries"):
+        asyncio.run(run())
+
+
+def test_a_rate_limit_of_no_seconds_still_ends() -> None:
+    with pytest.raises(CallFailed, match="rate limited"):
+        ask_once(MockOptions(fault_rate=1.0, faults=("429",), retry_after=0.0), patience=0.3)

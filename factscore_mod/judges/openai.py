@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _LONGEST_BACKOFF = 30.0
 _FIRST_BACKOFF = 0.25
+_SHORTEST_PAUSE = 0.05
 _ABOUT_SCHEMA = re.compile(r"response_format|json_schema|structured|grammar|guided", re.IGNORECASE)
 
 
@@ -81,6 +82,7 @@ class OpenAIEngine:
             return await self._persist(self._connection, ask)
 
     async def _persist(self, connection: _Connection, ask: Ask) -> Reply:
+        import aiohttp
         import httpx2
 
         failures = 0
@@ -93,7 +95,7 @@ class OpenAIEngine:
                 response = await self._post(connection, body)
             except httpx2.TimeoutException:
                 reason = f"no answer in {self.options.timeout:g} s"
-            except (httpx2.HTTPError, OSError) as problem:
+            except (httpx2.HTTPError, aiohttp.ClientError, OSError) as problem:
                 reason = f"{type(problem).__name__}: {problem}"
             else:
                 if response.status_code != 200:
@@ -174,7 +176,7 @@ class OpenAIEngine:
 
     def _stop_all(self, wait: float | None) -> None:
         """Let no request start before a rate limit is over."""
-        wait = _FIRST_BACKOFF * 4 if wait is None else wait
+        wait = _FIRST_BACKOFF * 4 if wait is None else max(wait, _SHORTEST_PAUSE)
         self._resume_at = max(self._resume_at, time.monotonic() + wait)
 
     async def _pause(self, patience: float) -> float:
