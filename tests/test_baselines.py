@@ -12,8 +12,8 @@ import pytest
 import baselines
 from baselines.method import METHODS, NotApplicable, Recipes
 from train.rows import Example, KnowledgeSet, TaskData
-from train.sampling import Answers, Pairs
-from train.stages import Recipe, Stage
+from train.sampling import Answers, Pairs, Verdicts
+from train.stages import Recipe, Rollouts, Stage
 from train.template import PromptTemplate
 
 TEMPLATE = PromptTemplate()
@@ -145,6 +145,23 @@ def test_flame_first_learns_what_the_base_says_and_then_prefers_the_better_suppo
     baselines.methods()
     other = METHODS["flame"].plan(LONG, options, 8, TEMPLATE)
     assert other is not None and other.start is not None and derived(other.start, Answers).samples.shots != asked.shots
+
+
+def test_rl_goes_on_from_sft_and_asks_a_verifier_trained_on_the_same_base() -> None:
+    rollouts = Rollouts(updates=3, temperature=0.9)
+    recipes = replace(RECIPES, verifier=Recipe(rank=5), rl=Recipe(rank=6), verifier_samples=2, rollouts=rollouts)
+    tuned = stage("rl", replace(LONG, max_new_tokens=33), recipes)
+    assert tuned.start == stage("sft", LONG) and tuned.examples == REAL and tuned.recipe.rank == 6
+    assert tuned.rollouts == replace(rollouts, max_new_tokens=33) and tuned.derived is None
+    verifier = tuned.verifier
+    assert verifier is not None and (verifier.kind, verifier.start, verifier.recipe.rank) == ("sft", None, 5)
+    judged = derived(verifier, Verdicts).judged
+    assert judged.measure == "fs" and judged.samples.model == tuned.start and judged.samples.prompts == REAL
+    assert (judged.samples.count, judged.samples.temperature, judged.samples.max_new_tokens) == (2, 0.9, 33)
+    short = stage("rl", QA, recipes)
+    assert short.verifier is None and short.rollouts is not None and short.rollouts.short_answers
+    with pytest.raises(NotApplicable, match="no real training rows"):
+        plan("rl", replace(LONG, real=()))
 
 
 def test_a_template_without_an_opening_ends_answers_where_the_next_example_would_begin() -> None:
