@@ -40,6 +40,13 @@ class Recipes:
     are the knowledge adapters of `prereq_tune`. `real_weight` is lambda and `include_real` whether there are
     real rows at all in the mixed skill stage, for `prereq_tune` and `sft_fictitious` alike; `frozen_dropout`
     is dropout in the frozen adapters.
+
+    `shots` solved examples stand before a prompt when `flame` samples the base (0: none), `flame_samples` times a
+    prompt, and `flame_pair_samples` times when it compares answers of its own, all at `flame_temperature` and
+    `flame_top_p`; `facttune_*` are the same for `facttune`, whose answers are scored by `measure`. Preference stages
+    train with `beta`, on pairs whose scores differ by more than `min_gap`, of which at most `pairs_per_prompt` are
+    drawn for `facttune` (`None`: all). `verifier_samples` answers a prompt are judged for the verifier of `rl`, whose
+    sampling and rewards are `rollouts`.
     """
 
     knowledge: Recipe = field(default_factory=Recipe)
@@ -76,7 +83,15 @@ class Recipes:
 
     def __post_init__(self) -> None:
         _require(0 < self.fraction <= 1, f"fraction: {self.fraction} is not above 0 and at most 1")
-        _require(self.real_weight >= 0, f"real_weight: {self.real_weight} is below 0")
+        for name in ("real_weight", "shots", "min_gap"):
+            _require(getattr(self, name) >= 0, f"{name}: {getattr(self, name)} is below 0")
+        for name in ("flame_samples", "flame_pair_samples", "facttune_samples", "verifier_samples", "pairs_per_prompt"):
+            count = getattr(self, name)
+            _require(count is None or count >= 1, f"{name}: {count} is below 1")
+        for name in ("flame_temperature", "facttune_temperature", "beta"):
+            _require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not above 0")
+        for name in ("flame_top_p", "facttune_top_p"):
+            _require(0 < getattr(self, name) <= 1, f"{name}: {getattr(self, name)} is not above 0 and at most 1")
         for name, allowed in (
             ("side", ("top", "bottom", "random")),
             ("stratify", ("none", "relation")),

@@ -197,7 +197,22 @@ def test_where_a_method_is_not_defined_it_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"fraction": 0}, {"side": "left"}, {"formats": "tables"}, {"real_weight": -1}, {"stratify": "x"}]
+    "options",
+    [
+        {"fraction": 0},
+        {"side": "left"},
+        {"formats": "tables"},
+        {"real_weight": -1},
+        {"stratify": "x"},
+        {"shots": -1},
+        {"min_gap": -0.1},
+        {"flame_samples": 0},
+        {"pairs_per_prompt": 0},
+        {"beta": 0},
+        {"facttune_temperature": 0},
+        {"flame_top_p": 1.5},
+        {"measure": "bleu"},
+    ],
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
