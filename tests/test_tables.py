@@ -124,6 +124,14 @@ def test_a_method_that_only_stays_close_to_the_base_is_said_to() -> None:
     assert "From the base: differences of" in found.details
 
 
+def test_pairs_that_differ_little_in_the_paper_are_said_to_be_out_of_reach() -> None:
+    found = order(POPQA, {"prereq_tune": qa(0.5, seed=1), "sft": qa(0.5, seed=2)})
+    (pair,) = found.paper
+    assert pair.expected.printed == 1.49 and pair.difference.detectable is not None
+    assert pair.difference.detectable > 0.0149
+    assert "In 1 of these the paper's own difference is smaller than what could be found here." in found.details
+
+
 def test_nothing_to_tell() -> None:
     found = order(POPQA, {model: qa(0.5) for model in ("base", "sft", "prereq_tune")})
     assert "Whether the paper's order holds cannot be told here: of 1 pair" in found.words

@@ -108,10 +108,11 @@ def detectable(task: TaskSummary) -> list[str]:
     if not found:
         return []
     least, most = (f(c.detectable or 0.0 for c in found) * _scale(task.headline) for f in (min, max))
-    span = f"{least:.1f}" if f"{least:.1f}" == f"{most:.1f}" else f"{least:.1f} to {most:.1f}"
+    one = f"{least:.1f}" == f"{most:.1f}"
+    span = f"{least:.1f} points" if one else f"{least:.1f} to {most:.1f} points, depending on the row"
     return [
         f"Smallest difference from {label(task, found[0].baseline)} that is found 4 times out of 5 "
-        f"(80 % power, 5 % level): {span} points, depending on the row."
+        f"(80 % power, 5 % level): {span}."
     ]
 
 

@@ -126,6 +126,8 @@ def details(paper: Sequence[OrderedPair], base: Sequence[OrderedPair], named: Ma
         listed = "; ".join(_pair(p, named, sign="~") for p in undecided)
         least = min(1.0 if p.p_holm is None else p.p_holm for p in undecided)
         said.append(f"Not told apart: {listed} (p {'=' if len(undecided) == 1 else 'at least'} {least:.2f}).")
+        if small := sum(_out_of_reach(p) for p in undecided):
+            said.append(f"In {small} of these the paper's own difference is smaller than what could be found here.")
     near = [p for group in _near(base).values() for p in group]
     values = [p.difference.value for p in near if p.difference.value is not None]
     if values:
@@ -133,6 +135,12 @@ def details(paper: Sequence[OrderedPair], base: Sequence[OrderedPair], named: Ma
         found = [p.difference.detectable for p in near if p.difference.detectable]
         said.append(f"{text}, where {_range(found, '.1f')} would be found 4 times out of 5." if found else f"{text}.")
     return " ".join(said)
+
+
+def _out_of_reach(pair: OrderedPair) -> bool:
+    """Whether a difference as large as the paper's would often go unnoticed here (power below 80 %)."""
+    printed, detectable = pair.expected.printed, pair.difference.detectable
+    return printed is not None and detectable is not None and printed < 100 * detectable
 
 
 def _champion(pairs: Sequence[OrderedPair], named: Mapping[str, str]) -> str:
