@@ -194,6 +194,45 @@ def compare(
     (Console() if sys.stdout.isatty() else Console(width=160)).print(table(one, other, rows))
 
 
+@app.command()
+def plan(
+    suite: Suite = "longform",
+    preset: PresetName = None,
+    models: Models = None,
+    seeds: Seeds = 1,
+    seed: Seed = 0,
+    variant: Variant = None,
+    limit: Limit = None,
+    data: Data = None,
+    base: Base = None,
+    backend: Backend = None,
+    judge: Judge = None,
+    teacher: Teacher = None,
+    match_updates: MatchUpdates = False,
+    device: Annotated[str | None, typer.Option(help="Whose hours are estimated: h100, h200, a100 or cpu.")] = None,
+    mfu: Annotated[float, typer.Option(help="The share of the device's peak that training reaches.")] = 0.35,
+    download: Annotated[bool, typer.Option("--download", help="Fetch data that are not here, to count them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show what a run would train and ask: rows, updates, tokens, hours, memory, disk and money. Starts nothing."""
+    words = locals()
+    from rich.console import Console
+
+    from harness.estimate import assumed, estimate
+    from harness.reports.estimate import remarks, tables
+
+    options = _resolve(words)
+    made = estimate(options, assumed(options, device, mfu), download=download)
+    if as_json:
+        typer.echo(json.dumps(made.to_json(), indent=2))
+        return
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    for table in tables(made):
+        console.print(table)
+    for remark in remarks(made):
+        console.print(remark, highlight=False, markup=False)
+
+
 @app.command(name="list")
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show models, methods, tasks, suites, presets, judges and backends."""

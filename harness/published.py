@@ -119,6 +119,12 @@ def beside(task: tuple[str, ...], model: str) -> dict[str, float]:
     return {metric: value for metric, value in found.items() if value is not None}
 
 
+def published_sizes(table: str, column: str) -> dict[str, float]:
+    """The numbers of one column of a table of sizes, by row; KeyError for an unknown table."""
+    found = {row: figure(table, row, column) for row in rows(table)}
+    return {row: value for row, value in found.items() if value is not None}
+
+
 def note(table: str, key: str) -> str:
     """The paper's remark on a row or column of a table, or an empty string."""
     return str(_tables()[table].get("notes", {}).get(key, ""))
