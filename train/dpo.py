@@ -257,13 +257,15 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         # TRL has just added its reference adapter, which must compute in the way of the one in training.
         scale_narrowly(self.model)
-        order = sorted(range(len(self._pairs)), key=lambda i: (self._pairs[i].length, i))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            inputs = self._prepare_inputs(_pad([self._pairs[i] for i in rows], self._pad_id))
+        # In the micro-batches of training: in bf16 a sequence's figures depend a little on what it is batched with.
+        for (branch,) in self._plan.micro_batches:
+            if all(i in self._reference for i in branch.rows):
+                continue
+            inputs = self._prepare_inputs(_pad([self._pairs[i] for i in branch.rows], self._pad_id))
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self._bf16):
                 chosen, rejected = self.compute_ref_log_probs(self._head(self.model), inputs)
-            self._reference |= dict(zip(rows, zip(chosen.tolist(), rejected.tolist(), strict=True), strict=True))
+            for i, better, worse in zip(branch.rows, chosen.tolist(), rejected.tolist(), strict=True):
+                self._reference.setdefault(i, (better, worse))
         return dataset
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -346,7 +348,6 @@ def _arguments(stage: Stage, updates: int, scratch: str) -> DPOConfig:
         label_smoothing=0.0,
         disable_dropout=True,
         precompute_ref_log_probs=True,
-        precompute_ref_batch_size=recipe.micro_batch_size,
         max_length=None,
         use_cpu=on_cpu,
         # Without the backend's name, accelerate lets each of several CPU processes train alone.
