@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 class Run:
     """What a run folder says of its answers: the scores by task and model, and each task's family and headline.
 
-    Worlds are named by their seeds, so that equal worlds of two runs are the same ones.
+    Worlds are named by their seeds, so that equal worlds of two runs are the same ones. `golds` are the right
+    answers of short questions by task, world and item.
     """
 
     path: Path
     families: Mapping[str, Family]
     headlines: Mapping[str, str]
     scores: Mapping[tuple[str, str], tuple[QaScore | LongformScore, ...]]
+    golds: Mapping[tuple[str, int, str], tuple[str, ...]]
 
     @property
     def tasks(self) -> list[str]:
@@ -73,6 +75,7 @@ def read_run(folder: Path) -> Run:
             families[name], headlines[name] = task["family"], str(task["headline"])
     claims = _claims(_present(folder, "claims.jsonl")) if "longform" in families.values() else {}
     scores: dict[tuple[str, str], list[QaScore | LongformScore]] = {}
+    golds: dict[tuple[str, int, str], tuple[str, ...]] = {}
     for where, row in _lines(_present(folder, "responses.jsonl")):
         made: QaScore | LongformScore
         with _reading(where, "task, model, world and item_id"):
@@ -83,12 +86,13 @@ def read_run(folder: Path) -> Run:
                 raise UserError(f"{folder / 'claims.jsonl'} has no line for {where}; repeat the run's command")
             made = _long_score(where, row, claims[key], world)
         else:
-            with _reading(where, "scores"):
+            with _reading(where, "scores and gold"):
                 made = QaScore(**(row["scores"] | {"world": world}))
+                golds[key[0], world, key[3]] = tuple(row["gold"])
         scores.setdefault(key[:2], []).append(made)
     if not scores:
         raise UserError(f"{folder / 'responses.jsonl'} holds no answers; repeat the run's command")
-    return Run(folder, families, headlines, {key: tuple(group) for key, group in scores.items()})
+    return Run(folder, families, headlines, {key: tuple(group) for key, group in scores.items()}, golds)
 
 
 def _long_score(where: str, row: dict[str, Any], claims: _Claims, world: int) -> LongformScore:
@@ -227,6 +231,12 @@ def _difference(task: str, first: tuple[Run, str], second: tuple[Run, str], name
                 f"{task}, item {key[1]}: {first[0].path} asks about '{one.subject}', {second[0].path} about "
                 f"'{other.subject}'; compare runs of the same data and seeds"
             )
+        accepted = [run.golds.get((task, *key)) for run, _ in (first, second)]
+        if accepted[0] != accepted[1]:
+            raise UserError(
+                f"{task}, item {key[1]}: {first[0].path} takes {_either(accepted[0])} for right, {second[0].path} "
+                f"{_either(accepted[1])}; compare runs of the same data and seeds"
+            )
     # Two models may have one name in two runs: here they are the first and the second.
     pair = {"first": groups[0], "second": groups[1]}
     (found,) = compare(pair, "second", [known[name]])
@@ -237,6 +247,10 @@ def _metrics(family: Family, groups: Sequence[Sequence[Any]]) -> dict[str, Metri
     every = [score for group in groups for score in group]
     found: Sequence[Metric[Any]] = longform_metrics((4, 8)) if family == "longform" else short_qa_metrics(kinds(every))
     return {metric.name: metric for metric in found}
+
+
+def _either(answers: Sequence[str] | None) -> str:
+    return " or ".join(f"'{answer}'" for answer in answers or ()) or "nothing"
 
 
 def _corrected(difference: Comparison, p: float) -> Comparison:

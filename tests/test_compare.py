@@ -218,7 +218,11 @@ def test_what_cannot_be_compared_ends_with_status_2(
     renamed = write_run(tmp_path / "renamed", {"sft": 0.5})
     text = (renamed / "responses.jsonl").read_text()
     (renamed / "responses.jsonl").write_text(text.replace("w0 s0", "someone"))
+    regraded = write_run(tmp_path / "regraded", {"sft": 0.5})
+    text = (regraded / "responses.jsonl").read_text()
+    (regraded / "responses.jsonl").write_text(text.replace('"gold": ["x"]', '"gold": ["x", "y"]', 1))
     for arguments, words in (
+        ([str(runs[0]), str(regraded)], ["popqa, item i0", "'x' or 'y'"]),
         ([str(only["popqa"]), str(only["persons"])], ["no task is in both runs", "popqa", "persons"]),
         ([str(runs[0]), str(other)], ["no model is in both runs", "elsewhere", "--models A,B"]),
         ([str(runs[0]), str(runs[1]), "--models", "mine,nobody"], ["mine", "nobody"]),
