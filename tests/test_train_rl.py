@@ -328,7 +328,9 @@ def test_short_answers_are_rewarded_whole(folder: Path, tmp_path: Path) -> None:
     assert mean(log[-4:], "reward") > mean(log[:4], "reward") + 1 and log[0]["kl"] == 0
 
 
-def test_what_cannot_be_trained_is_refused_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_refused_and_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for stage, options, problem in (
         (RL, {"workbench": None}, "workbench"),
         (replace(RL, verifier=None), {}, "verifier"),
@@ -347,4 +349,7 @@ def test_what_cannot_be_trained_is_refused_and_leaves_nothing(folder: Path, tmp_
 
     with pytest.raises(RuntimeError, match="the judge is gone"):
         train(RL, folder, tmp_path / "out", workbench=Broken())
+    with monkeypatch.context() as patched, pytest.raises(StageError, match="one process"):
+        patched.setenv("WORLD_SIZE", "2")
+        train(RL, folder, tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ of each. The log-ratio to the reference is subtracted from the reward, as in the
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,10 +59,13 @@ def train_rl(
 
     `folders` holds the adapters of `stage.start` and of `stage.verifier`, in this order. Of the recipe, rank,
     alpha, dropout and batch size do not count: the adapter is that of `start`, without dropout, and the batch is
-    that of the rollouts. The losses of the report are mean rewards, with the penalty for leaving the reference
-    and the sign turned. A run is not taken up again: `checkpoint_dir` stays empty. Raises StageError for a stage
+    that of the rollouts, cut into equal parts of at most `micro_batch_size` responses. The losses of the report
+    are mean rewards, with the penalty for leaving the reference and the sign turned. One process trains, and a
+    killed run starts again from the beginning: `checkpoint_dir` stays unused. Raises StageError for a stage
     without what it needs.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise StageError(f"stage {stage.name!r} (rl) trains in one process; start it without accelerate or torchrun")
     rollouts = stage.rollouts
     if rollouts is None or stage.start is None or not stage.examples or workbench is None:
         raise StageError(f"stage {stage.name!r} (rl): needs `rollouts`, `start`, `examples` and a workbench")
