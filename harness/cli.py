@@ -267,7 +267,7 @@ def _resolve(words: dict[str, Any]) -> RunOptions:
 
     from harness.options import resolve
 
-    named = words | {"worlds": words["seeds"], "adapters": words["adapter"] or ()}
+    named = words | {"worlds": words["seeds"], "adapters": words.get("adapter") or ()}
     return resolve(**{name: named[name] for name in signature(resolve).parameters if name in named})
 
 

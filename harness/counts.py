@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -147,18 +148,16 @@ def _of(
 
 def _rows(stage: Stage, tokens: Tokens) -> Iterator[_Row]:
     most = stage.recipe.max_length
-    many: dict[_Row, int] = {}
+    many: Counter[_Row] = Counter()
     if stage.kind == "knowledge":
-        for text in stage.texts:
+        for text, times in Counter(stage.texts).items():
             length = min(1 + tokens.count(text), most)
-            row = _Row(length, length - 1)
-            many[row] = many.get(row, 0) + 1
+            many[_Row(length, length - 1)] += times
     else:
         for example in stage.examples:
             start = 1 + tokens.count(stage.template.prompt(example.prompt, example.prefill))
             length = min(start + tokens.count(example.completion) + 1, most)
-            row = _Row(length, max(1, length - start), not example.fake)
-            many[row] = many.get(row, 0) + 1
+            many[_Row(length, max(1, length - start), not example.fake)] += 1
     for row, times in many.items():
         yield replace(row, many=float(times))
 

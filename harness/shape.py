@@ -41,7 +41,11 @@ class Shape:
             raise ValueError(f"the model's config has no `{missing[0]}`: it is no model of the Llama family")
         heads = config["num_attention_heads"]
         return cls(
-            *(config[name] for name in needed),
+            vocab_size=config["vocab_size"],
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            num_hidden_layers=config["num_hidden_layers"],
+            num_attention_heads=heads,
             num_key_value_heads=config.get("num_key_value_heads") or heads,
             head_dim=config.get("head_dim") or config["hidden_size"] // heads,
             tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
