@@ -7,7 +7,8 @@ B. Preference. Data: answers of stage A's model; of each prompt the one with the
 
 Every prompt of the tasks here asks for facts, so the paper's classifier of instructions and its second,
 instruction-following reward fall away. Ours, where this task leaves it open: the demonstrations are the same rows for
-every prompt, drawn by seed (the paper retrieves near ones); they are no prompts themselves. Stage A visits a prompt
+every prompt, drawn by seed (the paper retrieves near ones); they are no prompts themselves. `shots` = 0 asks without
+any, for a base that has never read so much text at once and breaks off after them. Stage A visits a prompt
 as often as SFT does, each time with another of the sampled answers. An answer ends where the base begins to ask a
 question of its own. Short answers are scored right or wrong. Deviations: LoRA in place of full fine-tuning, and
 therefore the learning rate of the recipe in place of 1e-6. A tuning budget is spent on stage B.

@@ -142,6 +142,8 @@ def test_flame_first_learns_what_the_base_says_and_then_prefers_the_better_suppo
     assert compared.prompts == asked.prompts
     assert derived(stage("flame", QA, options), Pairs).judged.measure == "match"
     assert stage("flame", LONG, options) == tuned
+    alone = stage("flame", LONG, replace(options, shots=0)).start
+    assert alone is not None and derived(alone, Answers).samples.prompts == REAL
     baselines.methods()
     other = METHODS["flame"].plan(LONG, options, 8, TEMPLATE)
     assert other is not None and other.start is not None and derived(other.start, Answers).samples.shots != asked.shots
