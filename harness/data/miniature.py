@@ -123,7 +123,10 @@ class MiniatureSource:
     def knowledge_source(self, task: str, home: Path) -> Path:
         """The encyclopedia of this world: one article a real entity. Built under `home` once; all tasks share it."""
         self._check(task)
-        path = home / "knowledge" / f"miniature-{self.fingerprint[:16]}.sqlite"
+        from factscore_mod.knowledge_format import FORMAT
+
+        # A file of an older format cannot be read: another name has the new one built beside it.
+        path = home / "knowledge" / f"miniature-{self.fingerprint[:16]}-{FORMAT.rsplit(maxsplit=1)[-1]}.sqlite"
         if not path.exists():
             from factscore_mod.knowledge import Document, build
 
