@@ -235,10 +235,11 @@ def plan(
 
 @app.command(name="list")
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show models, methods, tasks, suites, presets, judges and backends."""
+    """Show models, methods, tasks, suites, ablations, presets, judges and backends."""
     from rich.console import Console
     from rich.table import Table
 
+    from harness.ablations.ablation import ABLATIONS
     from harness.config import load_preset, preset_names
     from harness.registry import BACKENDS, JUDGES, METHODS, MODELS, TASKS, suites
 
@@ -246,7 +247,8 @@ def list_names(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")]
         "models": {model.name: model.title for model in MODELS},
         "methods": {method.name: f"{method.title}: {method.reference}" for method in METHODS},
         "tasks": {task.name: f"{task.title} ({task.metric})" for task in TASKS},
-        "suites": {suite.name: f"{suite.title}: {', '.join(suite.tasks)}" for suite in suites().values()},
+        "suites": {suite.name: f"{suite.title}: {', '.join(suite.tasks)}".rstrip(": ") for suite in suites().values()},
+        "ablations": {study.name: f"{study.title} ({study.paper})" for study in ABLATIONS},
         "presets": {name: load_preset(name).preset.description for name in preset_names()},
         "judges": JUDGES,
         "backends": BACKENDS,

@@ -120,7 +120,8 @@ def report(
     from harness.reports import html
 
     curve_svg = picture.read_text(encoding="utf-8") if drawn else ""
-    folder.text("report.html", html.render(summary, html.answers(response_rows, claim_rows), curve_svg=curve_svg))
+    shown = html.answers(response_rows, claim_rows)
+    folder.text("report.html", html.render(summary, shown, curve_svg=curve_svg, studies=made))
     return summary
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from factscore_mod.sentences import split_sentences
 from harness import published
 from harness.ablations.ablation import Arm, ArmResult, Findings, ablation
-from harness.config import Preset
+from harness.config import Preset, StageName
 from harness.data.source import DataError, Source
 from harness.plan import RunOptions, make_source
 from harness.records import Split
@@ -24,7 +24,7 @@ _SYNTHETIC = {
     "knowledge_versions": "knowledge versions",
     "sentences_per_version": "sentences an answer",
 }
-_STAGES = ("knowledge", "sft", "skill")
+_STAGES: tuple[StageName, ...] = get_args(StageName)
 _FIELDS = {
     "epochs": "epochs",
     "learning_rate": "learning rate",
@@ -53,7 +53,7 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
             + _table(list(_SYNTHETIC), synthetic, "synthetic_data_sizes", _SYNTHETIC)
             + "\n\nSentences are those of an answer to be learnt, which tells one knowledge version.",
             "## Table 6: hyper-parameters\n\n"
-            + _hyperparameters(tasks, recipes)
+            + _hyperparameters(recipes)
             + "\n\nThe paper prints the grid that was searched, for all of its stages together; ours are the values of "
             "the fixed recipe. With `--tune` they are multiplied by "
             + " and ".join(
@@ -126,19 +126,15 @@ def _table(rows: Sequence[str], sizes: dict[str, dict[str, Any]], table: str, na
     return markdown_table(head, body, words=("what",))
 
 
-def _hyperparameters(tasks: Sequence[str], recipes: dict[str, dict[str, dict[str, float]]]) -> str:
-    head = ["what"]
-    for task in tasks:
-        title = TASKS.get(task).title
-        head += [*(f"{title}: {stage}" for stage in _STAGES), *([f"{title}: paper"] if COLUMNS[task] else [])]
+def _hyperparameters(recipes: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A row a task and stage, with a row of the paper's under each task that it has."""
     body = []
-    for name, said in _FIELDS.items():
-        cells = [said]
-        for task in tasks:
-            cells += [f"{recipes[task][stage][name]:g}" for stage in _STAGES]
-            cells += [_printed("hyperparameters", name, COLUMNS[task])] if COLUMNS[task] else []
-        body.append(cells)
-    return markdown_table(head, body, words=("what",))
+    for task, stages in recipes.items():
+        title = TASKS.get(task).title
+        body += [[title, stage, *(f"{recipe[name]:g}" for name in _FIELDS)] for stage, recipe in stages.items()]
+        if column := COLUMNS[task]:
+            body.append([title, "paper", *(_printed("hyperparameters", name, column) for name in _FIELDS)])
+    return markdown_table(("task", "stage", *_FIELDS.values()), body, words=("task", "stage"))
 
 
 def _printed(table: str, row: str, column: str) -> str:

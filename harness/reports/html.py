@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from factscore_mod.outputs import response_from_json
@@ -22,6 +22,9 @@ from harness import published
 from harness.metrics.summary import RunSummary
 from harness.reports import grids, reading
 from harness.reports.overview import overview
+
+if TYPE_CHECKING:
+    from harness.ablations import Written
 
 #: Entities shown in full for each task; the run folder's records hold all of them.
 MOST_ENTITIES = 30
@@ -84,9 +87,17 @@ def answers(response_rows: Iterable[Mapping[str, Any]], claim_rows: Iterable[Map
 
 
 def render(
-    run: RunSummary, answers: Iterable[Answer], *, curve_svg: str = "", most_entities: int = MOST_ENTITIES
+    run: RunSummary,
+    answers: Iterable[Answer],
+    *,
+    curve_svg: str = "",
+    studies: Sequence[Written] = (),
+    most_entities: int = MOST_ENTITIES,
 ) -> str:
-    """The report as one HTML document; at most `most_entities` entities a task are shown, evenly by popularity."""
+    """The report as one HTML document; at most `most_entities` entities a task are shown, evenly by popularity.
+
+    `studies` are the ablations beside it, which have pages of their own.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -119,6 +130,7 @@ def render(
         denominators=grids.denominators,
         stretches=stretches,
         marked=marked,
+        studies=studies,
         tally=tally,
         question=question,
         style=Markup(style),  # our own file and numbers
