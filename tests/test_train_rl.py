@@ -151,6 +151,16 @@ def test_the_reward_of_claims(verdicts: list[bool], finished: bool, least: int, 
     assert reward.malformed == (earned == -15)
 
 
+def test_soft_verdicts_weigh_the_rewards() -> None:
+    rollouts = Rollouts(min_claims=0)
+    hard, soft = (
+        claims_reward([0.4, 0.1, 0.7], finished=True, rollouts=replace(rollouts, soft_verdicts=choice))
+        for choice in (False, True)
+    )
+    assert (hard.value, hard.true) == (2 - 6, 1)
+    assert (soft.value, soft.true) == (pytest.approx(1.2 * 2 - 1.8 * 3), pytest.approx(1.2))
+
+
 def test_the_reward_of_short_answers() -> None:
     rollouts = Rollouts(short_answers=True)
     rewards = [answer_reward(right, finished=True, rollouts=rollouts) for right in (True, False, None)]
@@ -199,7 +209,7 @@ def test_the_verifier_tells_true_claims_and_leaves_the_training_alone(folder: Pa
     before, weights = state(), tensors_hash(model.named_parameters())
     verifier = Verifier(model, VERIFIER, tokenizer, TEMPLATE, bf16=False, batch_size=5)
     drawn = random.Random(0).choices(CLAIMS, k=200)
-    assert verifier.judge([claim for claim, _ in drawn]) == [true for _, true in drawn]
+    assert [sure > 0.5 for sure in verifier.judge([claim for claim, _ in drawn])] == [true for _, true in drawn]
     assert state() == before and before[0] == CONTINUED and True in [wanted for _, wanted in before[2]]
     assert tensors_hash(model.named_parameters()) == weights
 
@@ -209,7 +219,7 @@ def test_the_verifier_tells_true_claims_and_leaves_the_training_alone(folder: Pa
         together, alone = verifier._scores(uneven), [verifier._scores([claim]) for claim in uneven]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
     model.forward = None
-    assert verifier.judge(["e1 v2 ."]) == [True]
+    assert verifier.judge(["e1 v2 ."]) == pytest.approx(together[:1].sigmoid().tolist(), abs=1e-4)
 
 
 def test_a_tokenizer_that_cannot_tell_the_answers_is_refused(tmp_path: Path) -> None:

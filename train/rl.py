@@ -113,23 +113,24 @@ def train_rl(
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """The reward of one response; `claims` are those it makes and `true` those that the verifier believes."""
+    """The reward of one response; `claims` are those it makes, `true` how many of them the verifier believes."""
 
     value: float
     claims: int = 0
-    true: int = 0
+    true: float = 0.0
     malformed: bool = False
 
 
-def claims_reward(verdicts: Sequence[bool], *, finished: bool, rollouts: Rollouts) -> Reward:
-    """The reward of a response whose claims have these verdicts.
+def claims_reward(verdicts: Sequence[float], *, finished: bool, rollouts: Rollouts) -> Reward:
+    """The reward of a response for whose claims the verifier has these probabilities.
 
-    Source: Kang et al. 2024, section 5 and their code, but for `min_claims` (see `Rollouts`), which is ours.
-    `rollouts.min_claims` has to be a number here.
+    Source: Kang et al. 2024, section 5 and their code, but for `min_claims` and `soft_verdicts` (see `Rollouts`),
+    which are ours. `rollouts.min_claims` has to be a number here.
     """
+    true = sum(verdicts) if rollouts.soft_verdicts else float(sum(verdict > 0.5 for verdict in verdicts))
     if not finished or not verdicts:
-        return Reward(rollouts.malformed_reward, len(verdicts), sum(verdicts), malformed=True)
-    true, missing = sum(verdicts), max(0, (rollouts.min_claims or 0) - len(verdicts))
+        return Reward(rollouts.malformed_reward, len(verdicts), true, malformed=True)
+    missing = max(0, (rollouts.min_claims or 0) - len(verdicts))
     value = true * rollouts.true_reward + (len(verdicts) - true) * rollouts.false_reward
     return Reward(value + missing * rollouts.missing_reward, len(verdicts), true)
 
@@ -321,7 +322,8 @@ class _AfterUpdate(TrainerCallback):  # type: ignore[misc]
 
     `reward` is the mean reward; `kl` the mean log-ratio of a response to the reference, in nats; `objective` the
     reward less the weighted `kl`; `claims` the mean number of claims, `true` the share of them that the verifier
-    believes, `malformed` the share of malformed responses, `tokens` the mean length.
+    believes (its mean probability, with soft verdicts), `malformed` the share of malformed responses, `tokens` the
+    mean length.
     """
 
     def __init__(self, on_update: Callable[[dict[str, float]], None]) -> None:

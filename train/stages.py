@@ -63,7 +63,9 @@ class Rollouts:
     response earns `true_reward` for every claim the verifier calls true and `false_reward` for every other; a
     malformed one (cut off, or without a claim) earns `malformed_reward`, or what a mean reference answer earns
     with everything in it false where that is less. `kl` weights the log-ratio to the reference in the reward.
-    Short answers earn `true_reward` or `false_reward` as a whole, and 0 for declining to answer.
+    Short answers earn `true_reward` or `false_reward` as a whole, and 0 for declining to answer. With
+    `soft_verdicts`, ours, a claim earns the two rewards in the proportion of the verifier's probabilities of yes and
+    no: a verifier that rarely finds yes the likelier one can still tell better claims from worse.
 
     `min_claims` is the guard, ours, against answers that shrink to one safe claim, as they should wherever
     fewer than three claims in five are true: every claim short of it earns `missing_reward`, by default as much
@@ -82,6 +84,7 @@ class Rollouts:
     missing_reward: float = -3.0
     min_claims: int | None = None
     kl: float = 0.5
+    soft_verdicts: bool = False
     short_answers: bool = False
 
 

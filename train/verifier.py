@@ -48,8 +48,8 @@ class Verifier:
     """The verdicts of one adapter of a model, each claim judged once.
 
     `model` is a PeftModel that may have an adapter in training besides: `judge` puts everything back that it
-    changes. A claim is true when the model finds "Yes." likelier than "No.", that is, their first tokens that
-    differ; a greedy answer would be the same wherever it is one of the two.
+    changes. A verdict is the probability of "Yes." against that of "No.", that is, of their first tokens that
+    differ. Above one half it is the greedy answer, wherever that is one of the two.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Verifier:
         self._template = template
         self._bf16 = bf16
         self._batch_size = batch_size
-        self._verdicts: dict[str, bool] = {}
+        self._verdicts: dict[str, float] = {}
         self._shared, self._yes, self._no = _answer_tokens(tokenizer, template)
 
-    def judge(self, claims: Sequence[str]) -> list[bool]:
-        """Whether each claim is true."""
+    def judge(self, claims: Sequence[str]) -> list[float]:
+        """The probability that each claim is true."""
         asked = sorted(
             {claim for claim in claims if claim not in self._verdicts}, key=lambda claim: (len(claim), claim)
         )
@@ -73,8 +73,7 @@ class Verifier:
             with active(self._model, self._adapter):
                 for start in range(0, len(asked), self._batch_size):
                     batch = asked[start : start + self._batch_size]
-                    scores = self._scores(batch).tolist()
-                    self._verdicts.update((claim, score > 0) for claim, score in zip(batch, scores, strict=True))
+                    self._verdicts |= dict(zip(batch, self._scores(batch).sigmoid().tolist(), strict=True))
         return [self._verdicts[claim] for claim in claims]
 
     def _scores(self, claims: Sequence[str]) -> torch.Tensor:
