@@ -233,6 +233,30 @@ def plan(
         console.print(remark, highlight=False, markup=False)
 
 
+@app.command()
+def doctor(
+    suite: Suite = "longform",
+    preset: PresetName = None,
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Look at Python, packages, GPU, data, keys and disk: what works, what does not, and what to do about it.
+
+    Leaves with status 0 when the run (by default the default one) can start, else with 2.
+    """
+    from rich.console import Console
+
+    from harness.doctor import examine, ready, table, to_json
+
+    findings = examine(suite, preset, data)
+    if as_json:
+        typer.echo(json.dumps(to_json(findings), indent=2))
+    else:
+        (Console() if sys.stdout.isatty() else Console(width=140)).print(table(findings))
+    if not ready(findings):
+        raise typer.Exit(2)
+
+
 @app.command(name="list")
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show models, methods, tasks, suites, ablations, presets, judges and backends."""

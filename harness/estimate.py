@@ -104,6 +104,11 @@ def _planned(
     if options.preset.base.kind == "miniature" and options.base is None:
         plan = plan_run(options)
         return plan, {name: _miniature(options, world, name) for world, name in enumerate(plan.bases)}, notes, False
+    if options.preset.source.kind == "real" and options.data is None and not download:
+        raise UserError(
+            f"preset {options.preset.preset.name} reads its data from the hub: add --download to fetch and count "
+            "them, or give --data"
+        )
     base, place = _ready_made(options, notes)
     source = None
     nominal = False
@@ -113,8 +118,6 @@ def _planned(
             "Rows are the published numbers, their lengths and the number of paraphrases are assumptions; give the "
             "data with --data, or let them be fetched with --download, to count them."
         )
-    elif options.preset.source.kind == "real" and options.data is None and not download:
-        raise UserError("preset reads its data from the hub: add --download to fetch and count them, or give --data")
     plan = plan_run(options, StandIn(source, (place, base.fingerprint)))
     if source is None:
         notes.append(f"Rows are those of {make_source(options, 0).name}.")
