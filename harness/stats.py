@@ -416,8 +416,9 @@ def _bootstrap_t(value: float, influence: FloatArray, resamples: int) -> tuple[f
     se = scale * math.sqrt(float(np.sum(influence**2)))
     sums = _resampled_sums(np.stack([influence, influence**2], axis=1), resamples, "paired")
     spread = scale * np.sqrt(np.maximum(0.0, sums[:, 1] - sums[:, 0] ** 2 / size))
-    # A resample without any spread says nothing about the standard error: take the observed one.
-    t = np.abs(sums[:, 0]) / np.where(spread > 1e-9 * se, spread, se)
+    # A resample without any spread says nothing about the standard error: take the observed one. The root of a
+    # difference that should be 0 is as large as the root of the rounding, some 1e-8 of the terms.
+    t = np.abs(sums[:, 0]) / np.where(spread > 1e-6 * se, spread, se)
     margin = float(np.quantile(t, LEVEL, method="higher")) * se
     p = (1 + int(np.sum(t >= abs(value) / se * (1 - 1e-12)))) / (resamples + 1)
     return margin, p

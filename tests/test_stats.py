@@ -375,3 +375,13 @@ def test_ranks_count_the_significantly_better(seed: int) -> None:
     assert got == expected
     turned = stats.ranks(names[::-1], samples[::-1])
     assert turned == got and min(got.values()) == 1
+
+
+def test_items_that_differ_in_one_entity_alone_give_a_finite_interval() -> None:
+    # Resamples without that entity have no spread; what rounding leaves of it must not be divided by.
+    for odd in (1 / 7, -0.15, 1 / 3):
+        for size in range(8, 30):
+            first = [0.3 + (odd if i == 3 else 0.0) for i in range(size)]
+            d = stats.paired(stats.Sample.of(first), stats.Sample.of([0.3] * size))
+            assert d.low is not None and d.high is not None
+            assert -1 < d.low <= odd / size <= d.high < 1
