@@ -141,7 +141,7 @@ def test_a_forced_length_is_decoded_to_and_cut_and_trains_nothing_anew() -> None
     arms, made = plans("claims", chosen)
     own, *forced = made
     trained = {job.key for job in own.jobs if job.kind == "train"}
-    assert len(forced) == 4
+    assert len(forced) == 2
     for arm, plan in zip(arms[1:], forced, strict=True):
         assert {job.key for job in plan.jobs if job.kind == "train"} == trained
         for cell in plan.cells:
@@ -239,7 +239,7 @@ def test_claims_tests_at_equal_length_and_draws_both_kinds() -> None:
     assert "Holds: prereq_tune > base" in findings.summary and "prereq_tune > sft" in findings.summary
     assert "k = 1 to 4" in findings.body and "k = 1 to 8" in findings.body
     assert findings.numbers["forced"][f"sft/{arms[-1].label}"]["claims"].value == 8
-    assert lines(findings.picture) == [[4, 4, 4], [4, 4, 4]]
+    assert lines(findings.picture) == [[4, 4, 4], [2, 2, 2]]
 
 
 def test_format_puts_the_paper_beside_and_tests_its_order() -> None:
@@ -271,7 +271,7 @@ def test_scaling_tests_more_against_fewer_with_and_without() -> None:
         )
     findings = ABLATIONS.get("scaling").render(chosen, results)
     assert "prereq_tune on 20 > prereq_tune on" in findings.summary.split("Not told apart")[0]
-    assert lines(findings.picture) == [[4, 4], [4, 4]]
+    assert lines(findings.picture) == [[2, 2], [2, 2]]
 
 
 def test_decomposition_says_which_is_better() -> None:

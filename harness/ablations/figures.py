@@ -85,13 +85,19 @@ def _draw(picture: Picture) -> Figure:
 
 
 def _panel(axes: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     lines = [line for line in panel.lines if line.points]
     others = [line.name for line in lines if line.name not in drawing.COLOURS]
-    for each in lines:
+    for position, each in enumerate(lines):
         shade = drawing.colour(each.name, others)
         strong = each.name == drawing.EMPHASISED
-        across, up = [p.x for p in each.points], [100 * p.y for p in each.points]
-        banded = [(p.x, 100 * p.low, 100 * p.high) for p in each.points if p.low is not None and p.high is not None]
+        # Bars at the same place would hide each other.
+        aside = 0.04 * (position - (len(lines) - 1) / 2) if panel.ticks else 0.0
+        across, up = [p.x + aside for p in each.points], [100 * p.y for p in each.points]
+        banded = [
+            (p.x + aside, 100 * p.low, 100 * p.high) for p in each.points if p.low is not None and p.high is not None
+        ]
         if len(each.points) > 1 and not panel.ticks:
             axes.fill_between(
                 [x for x, _, _ in banded],
@@ -109,6 +115,8 @@ def _panel(axes: Axes, panel: Panel) -> None:
             zorder=5 if strong else 3,
         )  # fmt: skip
     axes.margins(x=0.04, y=0.08)
+    if all(p.x == round(p.x) for each in lines for p in each.points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks)
         axes.set_xlim(-0.3, len(panel.ticks) - 0.7)
