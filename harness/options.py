@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.ablations.ablation import ABLATIONS
 from harness.ablations.engine import prepare
 from harness.config import Preset, load_preset
 from harness.errors import Problems, UserError
@@ -158,13 +159,17 @@ def _models(
 
 
 def _only(suite: Suite, names: str, problems: list[str]) -> Suite:
-    """The suite with those of its ablations that were named."""
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    """The suite with the ablations that were named: its own, or those of other packages."""
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if not suite.ablations:
+        problems.append(f"--only: suite {suite.name} has no ablations; use --suite ablations")
+        return suite
     for name in wanted:
-        if name not in suite.ablations:
-            there = ", ".join(suite.ablations) or "none; --suite ablations has them"
-            problems.append(f"--only: '{name}' is no ablation of suite {suite.name}; there are {there}")
-    return replace(suite, ablations=tuple(name for name in suite.ablations if name in wanted))
+        try:
+            ABLATIONS.get(name)
+        except UserError as error:
+            problems.append(f"--only: {error}")
+    return replace(suite, ablations=tuple(wanted))
 
 
 def check(options: RunOptions) -> list[str]:

@@ -20,8 +20,10 @@ from harness.ablations.ablation import (
     Arm,
     ArmResult,
     Findings,
+    ablation,
     asking,
     changes,
+    with_method_options,
     with_source,
 )
 from harness.ablations.controlled import bins
@@ -110,10 +112,10 @@ def test_the_suites_name_every_ablation_that_there_is() -> None:
 
 
 def test_only_chooses_ablations_and_names_those_that_there_are() -> None:
-    assert options(only="format, claims").suite.ablations == ("claims", "format")
-    with pytest.raises(Problems, match="'figure3' is no ablation of suite ablations; there are claims, scaling"):
-        options(only="figure3")
-    with pytest.raises(Problems, match="none; --suite ablations has them"):
+    assert options(only="format, claims").suite.ablations == ("format", "claims")
+    with pytest.raises(Problems, match="no ablation is called 'claim'; did you mean claims"):
+        options(only="claim")
+    with pytest.raises(Problems, match="suite longform has no ablations; use --suite ablations"):
         options(suite="longform", only="claims")
 
 
@@ -375,6 +377,23 @@ def test_a_page_a_record_and_a_picture_are_written_and_linked(tmp_path: Path) ->
     links = ablations.links(made)
     assert "[A toy](ablations/toy.md) (figure 0): so." in links and "A toy: not made: no data." in links
     assert ablations.links(()) == ""
+
+
+def test_somebody_elses_ablation_runs_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    ABLATIONS.names()
+    monkeypatch.setattr(ABLATIONS, "_entries", dict(ABLATIONS._entries))
+
+    @ablation("dropout", title="Dropout", paper="nothing", about="", render=lambda *_: Findings("", ""))
+    def arms(options: RunOptions) -> tuple[Arm, ...]:
+        asked = asking(options, ("persons",), ("prereq_tune",))
+        return tuple(
+            Arm(str(on), "", None, with_method_options(asked, ("persons",), frozen_dropout=on)) for on in (True, False)
+        )
+
+    assert isinstance(arms, Ablation)
+    (study,) = ablations.prepare(options(only="dropout"))
+    first, second = (plan.cells[0].adapter for plan in study.plans)
+    assert first != second and list(changes(options(), study.arms[1])) == ["options.persons.frozen_dropout"]
 
 
 def test_an_ablation_without_all_of_its_answers_is_not_written(tmp_path: Path) -> None:
