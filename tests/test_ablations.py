@@ -367,13 +367,15 @@ def test_a_page_a_record_and_a_picture_are_written_and_linked(tmp_path: Path) ->
     made = ablations.write([ablations.Study(study), ablations.Study(study, missing="no data")], chosen, folder)
     assert [one.page for one in made] == ["ablations/toy.md", ""]
     text = (folder.path / "ablations" / "toy.md").read_text()
-    assert text.startswith("# A toy\n") and "toy.png" in text and "--only toy --preset tiny" in text
+    assert text.startswith("# A toy\n") and "toy.png" in text
+    assert f"harness run --suite ablations --only toy --preset tiny --models {MODELS}\n" in text
     record = json.loads((folder.path / "ablations" / "toy.json").read_text())
     assert record["numbers"] == {"x": 0.333333} and record["preset"] == "tiny"
     assert (folder.path / "ablations" / "toy.png").exists() and (folder.path / "ablations" / "toy.svg").exists()
     before = {path: path.read_bytes() for path in (folder.path / "ablations").iterdir()}
     ablations.write([ablations.Study(study)], chosen, folder)
     assert all(path.read_bytes() == content for path, content in before.items())
+    assert ablations.write([], chosen, folder) == made[:1], "an earlier command's page is still named"
     links = ablations.links(made)
     assert "[A toy](ablations/toy.md) (figure 0): so." in links and "A toy: not made: no data." in links
     assert ablations.links(()) == ""

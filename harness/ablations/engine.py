@@ -8,7 +8,9 @@ RUN/ablations/ gets for each ablation
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from harness.ablations.ablation import ABLATIONS, Ablation, Arm, ArmResult, Find
 from harness.ablations.figures import plot
 from harness.cells import read_cells
 from harness.plan import Plan, RunOptions, plan_run
+from harness.registry import get_suite
 from harness.store import RunFolder
 
 FOLDER = "ablations"
@@ -67,8 +70,12 @@ def _plan(ablation: Ablation, arm: Arm) -> Plan:
 
 
 def write(studies: Iterable[Study], options: RunOptions, folder: RunFolder) -> tuple[Written, ...]:
-    """Write the pages of all studies whose answers are there; nothing is computed anew."""
-    return tuple(_write(study, options, folder) for study in studies)
+    """Write the pages of all studies whose answers are there; nothing is computed anew.
+
+    Pages that an earlier command of the same run wrote stay, and are named after these.
+    """
+    made = [_write(study, options, folder) for study in studies]
+    return (*made, *_earlier(folder, {one.name for one in made}))
 
 
 def links(made: Sequence[Written]) -> str:
@@ -80,6 +87,17 @@ def links(made: Sequence[Written]) -> str:
         for one in made
     ]
     return "\n".join(("", "## Ablations", "", *lines, ""))
+
+
+def _earlier(folder: RunFolder, names: Collection[str]) -> list[Written]:
+    """The pages of other ablations that an earlier command of the same run left."""
+    found = []
+    for path in sorted((folder.path / FOLDER).glob("*.json")):
+        if path.stem not in names and path.with_suffix(".md").is_file():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            page = str(Path(FOLDER) / f"{path.stem}.md")
+            found.append(Written(record["name"], record["title"], record["paper"], record["summary"], page))
+    return found
 
 
 def _write(study: Study, options: RunOptions, folder: RunFolder) -> Written:
@@ -111,20 +129,37 @@ def _read(arm: Arm, plan: Plan) -> ArmResult:
 
 
 def _page(ablation: Ablation, options: RunOptions, findings: Findings) -> str:
-    preset = options.preset.preset.name
-    command = ["harness run --suite ablations", f"--only {ablation.name}", f"--preset {preset}"]
-    command += [f"--seeds {options.worlds}"] if options.worlds > 1 else []
-    command += [f"--seed {options.seed}"] if options.seed else []
-    variant = options.preset.source.world.get("variant", "")
-    command += [f"--variant {variant}"] if variant not in ("", "familiar") else []
+    facts = {"preset": options.preset.preset.name, "variant": options.preset.source.world.get("variant", "")}
+    facts |= {"worlds": options.worlds, "comparison": options.comparison, "judge": options.judge}
     parts = [
         f"# {ablation.title}",
         f"Corresponds to {ablation.paper} of the paper. {ablation.about}",
-        f"```\n{' '.join(command)}\n```",
+        f"```\n{_command(ablation, options)}\n```",
+        " · ".join(f"{name}: `{value}`" for name, value in facts.items() if value),
         f"![{ablation.title}]({ablation.name}.png)" if findings.picture is not None else "",
         findings.body,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _command(ablation: Ablation, options: RunOptions) -> str:
+    """The command that makes this page alone, the same whatever command made it."""
+    usual = get_suite("ablations").models
+    models = [model.name for model in options.models]
+    variant = options.preset.source.world.get("variant", "familiar")
+    given = {
+        "--suite": "ablations",
+        "--only": ablation.name,
+        "--preset": options.preset.preset.name,
+        "--models": ",".join(models) if set(models) != {*usual, "base"} else "",
+        "--seeds": options.worlds if options.worlds > 1 else "",
+        "--seed": options.seed or "",
+        "--variant": variant if variant != "familiar" else "",
+        "--limit": options.limit or "",
+        "--judge": options.judge if options.judge != options.preset.scoring.judge else "",
+    }
+    words = [word for name, value in given.items() if value for word in (name, str(value))]
+    return shlex.join(["harness", "run", *words, *(["--match-updates"] if options.match_updates else [])])
 
 
 def _record(study: Study, options: RunOptions, findings: Findings) -> dict[str, Any]:
