@@ -154,6 +154,21 @@ def test_short_qa_runs_at_tiny(home: Path, tmp_path: Path) -> None:
     assert any("bridge" in name for name in tasks["hotpotqa"]["models"]["base"])
 
 
+@pytest.mark.slow
+def test_ablations_share_what_the_tables_made(finished: tuple[Path, str], home: Path, tmp_path: Path) -> None:
+    names = ("claims", "examples", "settings")
+    arguments = ["--only", ",".join(names), "--preset", "tiny", "--models", ",".join(MODELS)]
+    result = command(home, "run", "--suite", "ablations", *arguments, "--out", str(tmp_path / "run"))
+    assert result.returncode == 0, result.stderr
+    pages = tmp_path / "run" / "ablations"
+    assert {path.stem for path in pages.glob("*.md")} == {path.stem for path in pages.glob("*.json")} == set(names)
+    assert (pages / "claims.png").exists() and (pages / "claims.svg").exists()
+    leaderboard = (tmp_path / "run" / "leaderboard.md").read_text()
+    assert all(f"(ablations/{name}.md)" in leaderboard for name in names)
+    timed = json.loads((tmp_path / "run" / "manifest.json").read_text())["job_seconds"]
+    assert timed and all("[claims: " in label and "tokens]" in label for label in timed), "only forced lengths are new"
+
+
 def test_validate_prints_all_problems_and_exits_with_2(tmp_path: Path) -> None:
     result = command(
         tmp_path, "validate", "--suite", "longfrom", "--preset", "tiny", "--models", "sfft", "--limit", "0"
