@@ -58,7 +58,12 @@ def prepare(options: RunOptions) -> tuple[Study, ...]:
         except NotApplicable as reason:
             studies.append(Study(ablation, missing=str(reason)))
             continue
-        studies.append(Study(ablation, arms, tuple(_plan(ablation, arm) for arm in arms)))
+        plans = tuple(_plan(ablation, arm) for arm in arms)
+        if plans and not any(plan.cells for plan in plans):
+            reasons = dict.fromkeys(reason for plan in plans for reason in plan.exclusions.values())
+            studies.append(Study(ablation, missing="; ".join(reasons)))
+            continue
+        studies.append(Study(ablation, arms, plans))
     return tuple(studies)
 
 
