@@ -12,6 +12,7 @@ import typer
 
 from harness import __version__
 from harness.cli_scoring import add_commands
+from harness.cli_synthesize import synthesize
 
 if TYPE_CHECKING:
     from harness.plan import RunOptions
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 add_commands(app)
+app.command()(synthesize)
 
 Suite = Annotated[str, typer.Option(help="Which tasks: a name that `harness list` shows.")]
 PresetName = Annotated[
@@ -39,6 +41,9 @@ TrainingSeed = Annotated[int | None, typer.Option(help="Seed of fine-tuning, whe
 Variant = Annotated[str | None, typer.Option(help="Of the miniature: familiar or unfamiliar prompts.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many test items a task.")]
 Data = Annotated[Path | None, typer.Option(help="A data folder (docs/data.md). Default: $HARNESS_DATA, else the hub.")]
+Fictitious = Annotated[
+    Path | None, typer.Option(help="What `harness synthesize` made. Default: fictitious/ in the data folder.")
+]
 Base = Annotated[str | None, typer.Option(help="Another base model: a folder or a hub id.")]
 Adapter = Annotated[
     list[str] | None, typer.Option(help="NAME=PATH: score a ready adapter too; {task} in PATH is replaced.")
@@ -77,6 +82,7 @@ def run(
     variant: Variant = None,
     limit: Limit = None,
     data: Data = None,
+    fictitious: Fictitious = None,
     base: Base = None,
     adapter: Adapter = None,
     models_file: ModelsFile = None,
@@ -141,6 +147,7 @@ def validate(
     variant: Variant = None,
     limit: Limit = None,
     data: Data = None,
+    fictitious: Fictitious = None,
     base: Base = None,
     adapter: Adapter = None,
     models_file: ModelsFile = None,
@@ -204,6 +211,7 @@ def plan(
     variant: Variant = None,
     limit: Limit = None,
     data: Data = None,
+    fictitious: Fictitious = None,
     base: Base = None,
     backend: Backend = None,
     judge: Judge = None,

@@ -41,6 +41,7 @@ def resolve(
     variant: str | None = None,
     limit: int | None = None,
     data: Path | None = None,
+    fictitious: Path | None = None,
     base: str | None = None,
     adapters: Sequence[str] = (),
     models_file: Path | None = None,
@@ -82,6 +83,15 @@ def resolve(
         problems.append(f"--data: {data} is not a folder; docs/data.md says what it should hold")
     if found_preset and found_preset.source.kind == "miniature":
         data = None
+    if found_preset and fictitious is not None:
+        if found_preset.source.kind != "real":
+            problems.append(f"--fictitious: preset {found_preset.preset.name} has fictitious data of its own")
+        elif not fictitious.is_dir():
+            problems.append(f"--fictitious: {fictitious} is not a folder; make it with `harness synthesize`")
+        else:
+            source = found_preset.source
+            changed = source.model_copy(update={"options": source.options | {"fictitious": str(fictitious.resolve())}})
+            found_preset = found_preset.model_copy(update={"source": changed})
     if found_preset and worlds > 1 and found_preset.source.kind != "miniature" and base is None:
         problems.append(f"--seeds: preset {found_preset.preset.name} has real data, which is one world; leave it out")
     for name, value in (("--seeds", worlds), ("--limit", limit)):

@@ -141,13 +141,27 @@ def make_source(options: RunOptions, world: int) -> Source:
         from harness.data.prereq_tune import PrereqTuneSource
 
         return PrereqTuneSource(options.data, seed=options.seed, **section.options)
+    return _real_source(options, world)
+
+
+def _real_source(options: RunOptions, world: int) -> Source:
+    """Public sets, with the fictitious data of `fictitious` in the source's options or of the data folder."""
+    from harness.data.fictitious import FOLDER, WithFictitious
+
+    switches = dict(options.preset.source.options)
+    fictitious = switches.pop("fictitious", None)
+    source: Source
     if options.data is not None:
         from harness.data.local import LocalSource
 
-        return LocalSource(options.data, seed=options.seed + world, **section.options)
-    from harness.data.hub import HubSource
+        source = LocalSource(options.data, seed=options.seed + world, **switches)
+        if fictitious is None and (options.data / FOLDER).is_dir():
+            fictitious = options.data / FOLDER
+    else:
+        from harness.data.hub import HubSource
 
-    return HubSource(seed=options.seed + world, **section.options)
+        source = HubSource(seed=options.seed + world, **switches)
+    return source if fictitious is None else WithFictitious(source, fictitious)
 
 
 def plan_run(options: RunOptions, stand_in: StandIn | None = None) -> Plan:

@@ -1,0 +1,61 @@
+"""What passes between generator, checks and files: facts, the rows that ask for them and the texts that teach them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from train.rows import KnowledgeFormat
+
+# `trained` rows are learnt from; `grounding` rows are unseen subjects of two contradicting versions (table 2).
+Use = Literal["trained", "grounding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A value of a subject's relation; `answers` are all strings that count as right, the value first."""
+
+    subject: str
+    relation: str
+    value: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A row to be asked or learnt, and the facts that its answer rests on.
+
+    `version` is None where there is one version only, and for real rows. `question` is None for long answers.
+    """
+
+    id: str
+    subject: str
+    target: str
+    question: str | None
+    answers: tuple[str, ...]
+    kind: str
+    facts: tuple[Fact, ...]
+    fake: bool = True
+    version: int | None = None
+    use: Use = "trained"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One knowledge text and the subject it is about."""
+
+    subject: str
+    text: str
+    format: KnowledgeFormat
+    fake: bool = True
+    version: int | None = None
+    use: Use = "trained"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSet:
+    """Everything made for one task."""
+
+    task: str
+    rows: tuple[Made, ...]
+    texts: tuple[Text, ...]
