@@ -43,7 +43,8 @@ def check(sets: Sequence[TaskSet], known: Iterable[str], knowledge: Path | None)
 
 def _collisions(sets: Sequence[TaskSet], known: Iterable[str], knowledge: Path | None) -> Check:
     """No fictitious subject is a subject, answer, alias or title of the source, or a title of a knowledge source."""
-    subjects = sorted({row.subject for made in sets for row in made.rows if row.fake})
+    made_up = [row for made in sets for row in made.rows if row.fake]
+    subjects = sorted({row.subject for row in made_up} | {fact.subject for row in made_up for fact in row.facts})
     keys = {title_key(name) for name in known}
     wrong = {name for name in subjects if title_key(name) in keys}
     if knowledge is not None:

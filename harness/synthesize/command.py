@@ -10,7 +10,7 @@ from harness.data.local import LocalSource
 from harness.data.source import DataError
 from harness.errors import Problems
 from harness.records import Row
-from harness.synthesize import rules, wordings
+from harness.synthesize import rules, two_hops, wordings
 from harness.synthesize.checks import Check, check, titles_among
 from harness.synthesize.known import known_names
 from harness.synthesize.names import NameMaker
@@ -18,7 +18,7 @@ from harness.synthesize.output import write
 from harness.synthesize.records import TaskSet
 from harness.synthesize.rules import Relations, Sizes
 
-TASKS = ("popqa",)
+TASKS = ("popqa", "hotpotqa")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,8 @@ def _by_rules(options: SynthesizeOptions, source: LocalSource, known: set[str]) 
     held: tuple[Row, ...] = (*source.rows("popqa", "validation"), *source.rows("popqa", "test"))
     relations = Relations(source.rows("popqa", "train"), held)
     names = NameMaker(relations.subjects(), known, _lookup(options.knowledge))
+    if options.task == "hotpotqa":
+        return [two_hops.hotpotqa(options.source, relations, names, options.sizes, options.seed)]
     made = [rules.popqa(relations, names, options.sizes, options.seed)]
     if options.sizes.held_out:
         made.append(rules.grounding(relations, names, options.sizes, options.seed))
