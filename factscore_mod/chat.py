@@ -20,7 +20,7 @@ from factscore_mod.cost import PriceTable, estimate_tokens
 from factscore_mod.records import Usage
 
 Form = Literal["json", "line"]
-Stage = Literal["decompose", "verify", "teach"]
+Stage = Literal["decompose", "verify", "teach", "synthesize"]
 
 
 @dataclass(frozen=True, slots=True)

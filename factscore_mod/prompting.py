@@ -40,9 +40,9 @@ class Prompt:
 
 
 @cache
-def load_prompt(name: str) -> Prompt:
-    """The prompt file of that name, such as `verify_structured.v1`."""
-    text = files("factscore_mod").joinpath("prompts", f"{name}.txt").read_text("utf-8")
+def load_prompt(name: str, package: str = "factscore_mod") -> Prompt:
+    """The prompt file of that name in a package's `prompts` folder, such as `verify_structured.v1`."""
+    text = files(package).joinpath("prompts", f"{name}.txt").read_text("utf-8")
     parts = _SECTION.split(text)
     sections = {parts[i]: parts[i + 1].strip("\n") for i in range(1, len(parts), 2)}
     return Prompt(f"{name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}", sections)

@@ -67,11 +67,11 @@ def score(
     from factscore_mod.judges import JudgeOptions
     from harness.paths import home
 
-    _one_of("--profile", profile, ("modified", "factscore"))
-    _one_of("--retrieval", retrieval, ("bm25", "embedding", "hybrid"))
+    one_of("--profile", profile, ("modified", "factscore"))
+    one_of("--retrieval", retrieval, ("bm25", "embedding", "hybrid"))
     if embedder is not None and retrieval == "bm25":
         raise UserError("--embedder: bm25 uses no embedding model; add --retrieval embedding or --retrieval hybrid")
-    _one_of("--structured", structured, ("auto", "json_schema", "guided", "off"))
+    one_of("--structured", structured, ("auto", "json_schema", "guided", "off"))
     store = cache or home() / "judge_cache.sqlite"
     store.parent.mkdir(parents=True, exist_ok=True)
     options = ScoreOptions(
@@ -281,7 +281,8 @@ def mock_judge(
         typer.echo("stopped")
 
 
-def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises UserError for a value that is not allowed."""
     if value not in allowed:
         raise UserError(f"{option}: '{value}' is none of {', '.join(allowed)}")
 

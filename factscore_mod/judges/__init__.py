@@ -22,7 +22,7 @@ from factscore_mod.records import Decomposer, Verifier
 if TYPE_CHECKING:
     from factscore_mod.chat import Chat, Engine, Ledger
 
-__all__ = ["JUDGES", "DecompositionFailed", "Judge", "JudgeError", "JudgeOptions", "make_judge"]
+__all__ = ["JUDGES", "DecompositionFailed", "Judge", "JudgeError", "JudgeOptions", "make_engine", "make_judge"]
 
 JUDGES = {
     "rules": "embedded rules: free, deterministic, nothing to download",
@@ -107,11 +107,12 @@ def _chat(spec: str, options: JudgeOptions, ledger: Ledger | None, chats: dict[s
     if spec not in chats:
         from factscore_mod.chat import Chat, Ledger
 
-        chats[spec] = Chat(_engine(spec, options), ledger or Ledger(), options.reasks)
+        chats[spec] = Chat(make_engine(spec, options), ledger or Ledger(), options.reasks)
     return chats[spec]
 
 
-def _engine(spec: str, options: JudgeOptions) -> Engine:
+def make_engine(spec: str, options: JudgeOptions) -> Engine:
+    """The language model of that name. Raises JudgeError for `rules` and `nli`, which are none, and unknown names."""
     if spec == "mock":
         from factscore_mod.judges.mock import MockEngine
 

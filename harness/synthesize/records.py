@@ -59,3 +59,11 @@ class TaskSet:
     task: str
     rows: tuple[Made, ...]
     texts: tuple[Text, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A real entry that a fictitious one is modelled on."""
+
+    subject: str
+    text: str
