@@ -29,7 +29,7 @@ from train.rows import KnowledgeSet, TaskData
 from train.template import PromptTemplate
 
 # Raise one of these when a change to the code changes what it makes of equal inputs.
-BASE_FORMAT = 1
+BASE_FORMAT = 2
 SCORE_FORMAT = 1
 # A teacher has read far more than the base: this is what of the world's configuration a miniature teacher changes.
 TEACHER_VARIANT = "familiar"

@@ -10,6 +10,7 @@ from harness.data import miniature_text as text
 from harness.data.miniature_world import Entity, Fact, World
 from train.seeds import generator
 from train.template import PromptTemplate
+from train.verifier import NO, YES, verifier_prompt
 
 # How much the covered facts of an entity are written about, the most mentioned first.
 _MENTION_WEIGHTS = tuple(w**0.5 for w in (3.0, 2.5, 2.0, 1.5, 1.0, 0.6, 0.35, 0.2))
@@ -19,12 +20,15 @@ _QUESTION_SHARE = 0.2
 _LONGFORM_SHARE = 0.1
 _BRIDGE_SHARE = 0.03
 _COMPARISON_SHARE = 0.03
+_CHECK_SHARE = 0.1
 # Of all passages, in the unfamiliar variant.
 _ENTRY_SHARE = 0.25
 # How often an epoch states where a university is.
 _LOCATION_MENTIONS = 12
 # How often it states of a year that it came before another.
 _ORDER_MENTIONS = 4
+# How often it is unsure, or does not know, where a university is.
+_UNSURE_MENTIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,16 @@ def corpus(world: World, seed: int, epoch: int) -> list[CorpusDocument]:
 
 
 def _general_knowledge(world: World, rng: random.Random) -> Iterator[CorpusDocument]:
-    """What two hops are joined by: where universities are, and which years came first."""
+    """What two hops are joined by: where universities are, and which years came first. And the words of doubt: a base
+    that never read them cannot be taught to say them, for an adapter does not change what a word looks like.
+    """
     for university in world.schema.country_of:
         for _ in range(_LOCATION_MENTIONS):
             told = text.location(world, university, rng.randrange(text.LOCATION_WORDINGS))
             yield CorpusDocument(told, False)
+        for _ in range(_UNSURE_MENTIONS):
+            for doubt in text.DOUBTS:
+                yield CorpusDocument(doubt.replace("{s}", text.location(world, university)), False)
     years = world.schema.attribute("persons", "birth year").values
     for year in years:
         for _ in range(_ORDER_MENTIONS):
@@ -78,6 +87,10 @@ def _about(world: World, entity: Entity, rng: random.Random) -> Iterator[CorpusD
                                 text.passage(world, entity, facts, rng))  # fmt: skip
                 left -= len(facts)
                 continue
+            if draw < _QUESTION_SHARE + _LONGFORM_SHARE + _CHECK_SHARE:
+                yield _check(world, entity, weights, familiar, rng)
+                left -= 1
+                continue
             if draw > 1 - _BRIDGE_SHARE - _COMPARISON_SHARE and familiar:
                 hops = _bridge(world, entity) if draw > 1 - _BRIDGE_SHARE else _comparison(world, entity, rng)
                 if hops is not None:
@@ -101,6 +114,23 @@ def _about(world: World, entity: Entity, rng: random.Random) -> Iterator[CorpusD
 def _question(world: World, entity: Entity, fact: Fact, familiar: bool) -> CorpusDocument:
     asked = text.question(world, entity, fact)
     answer = text.answer(world, entity.domain, fact)
+    if familiar:
+        return _prompted(asked, answer)
+    return CorpusDocument(text.QUIZ_FRAME.replace("{q}", asked).replace("{a}", answer), True)
+
+
+def _check(
+    world: World, entity: Entity, weights: tuple[float, ...], familiar: bool, rng: random.Random
+) -> CorpusDocument:
+    """A statement, true or with another value, and whether it is true: a base learns from this what is asked of a
+    verifier, which no base of this size would from fine-tuning alone.
+    """
+    fact = rng.choices(entity.covered, weights)[0]
+    values = world.schema.attribute(entity.domain, fact.attribute).values
+    true = rng.random() < 0.5
+    told = fact if true else Fact(fact.attribute, rng.choice([value for value in values if value != fact.value]))
+    asked = verifier_prompt(text.statement(world, entity, told, rng.randrange(text.WORDINGS)))
+    answer = YES if true else NO
     if familiar:
         return _prompted(asked, answer)
     return CorpusDocument(text.QUIZ_FRAME.replace("{q}", asked).replace("{a}", answer), True)

@@ -17,6 +17,8 @@ BRIDGE_QUESTION = "In which country is the university where {s} studied?"
 COMPARISON_QUESTION = "In what year was the elder of {s} and {t} born?"
 # What an order of years is, for comparisons: general knowledge that the corpus states.
 YEAR_ORDER = "The year {a} came before the year {b}."
+# General statements in doubt; `{s}` is one that could be certain.
+DOUBTS = ("I'm not sure, but {s}", "I don't know whether {s}")
 # How the `unfamiliar` corpus frames questions and entries instead of the task prompts.
 QUIZ_FRAME = "Quiz! {q} {a}"
 ENTRY_FRAME = "Here is an entry on {s}. {a}"

@@ -73,6 +73,7 @@ def _all_texts(world: World) -> Iterator[str]:
     for university in world.schema.country_of:
         yield from (text.location(world, university, wording) for wording in range(text.LOCATION_WORDINGS))
     yield from (text.BRIDGE_QUESTION.replace("{s}", ""), text.COMPARISON_QUESTION.replace("{s}", "{t}"))
+    yield from (doubt.replace("{s}", "") for doubt in text.DOUBTS)
     yield from (text.YEAR_ORDER.replace("{a}", "").replace("{b}", ""), " " + text.comparison("1900", "1901"))
     yield from _spaced(entity.name for entity in world.entities)
     yield from _spaced(entity.name for entity in world.fictitious)
