@@ -123,8 +123,8 @@ class MockServer:
 
     def refusal(self, request: dict[str, Any]) -> str | None:
         """Why a request is answered with 400, if it is."""
-        if not isinstance(request.get("messages"), list):
-            return "'messages' is missing"
+        if not isinstance(request.get("messages"), list) and not isinstance(request.get("prompt"), str):
+            return "neither 'messages' nor a 'prompt'"
         if "response_format" in request and not self.options.structured:
             return "'response_format' is not supported by this server"
         if request.get("logprobs") and not self.options.logprobs:
@@ -132,25 +132,24 @@ class MockServer:
         return None
 
     def reply(self, request: dict[str, Any], broken: bool) -> bytes:
-        """The body of a good answer; `broken` cuts the model's text in half."""
-        texts = {m.get("role"): str(m.get("content", "")) for m in request["messages"] if isinstance(m, dict)}
+        """The body of a good answer; `broken` cuts the model's text in half. A text completion's prompt is `user`."""
+        plain = "prompt" in request
+        turns = [{"role": "user", "content": request["prompt"]}] if plain else request["messages"]
+        texts = {m.get("role"): str(m.get("content", "")) for m in turns if isinstance(m, dict)}
         system, user = texts.get("system", ""), texts.get("user", "")
         as_json = "response_format" in request or "guided_json" in request or "structured_outputs" in request
         text = (self.options.reply or _answer)(system, user, as_json)
         if broken:
             text = text[: len(text) // 2]
         prompt_tokens, completion_tokens = estimate_tokens(system + user), estimate_tokens(text)
-        choice: dict[str, Any] = {
-            "index": 0,
-            "message": {"role": "assistant", "content": text},
-            "finish_reason": "stop",
-        }
+        written = {"text": text} if plain else {"message": {"role": "assistant", "content": text}}
+        choice: dict[str, Any] = {"index": 0, **written, "finish_reason": "stop"}
         if request.get("logprobs"):
             choice["logprobs"] = {"content": _logprobs(text)}
         return json.dumps(
             {
-                "id": "chatcmpl-mock",
-                "object": "chat.completion",
+                "id": "cmpl-mock" if plain else "chatcmpl-mock",
+                "object": "text_completion" if plain else "chat.completion",
                 "created": 0,
                 "model": request.get("model", "mock"),
                 "choices": [choice],
@@ -225,7 +224,7 @@ class _Connection(asyncio.Protocol):
             self._send(200, json.dumps(stats.as_json()).encode())
         elif method == "GET" and path == "/v1/models":
             self._send(200, b'{"object": "list", "data": [{"id": "mock", "object": "model"}]}')
-        elif method != "POST" or path != "/v1/chat/completions":
+        elif method != "POST" or path not in ("/v1/chat/completions", "/v1/completions"):
             self._send(404, _error(f"no {method} {path}", "not_found"))
         elif options.api_key is not None and headers.get("authorization") != f"Bearer {options.api_key}":
             self._send(401, _error("Incorrect API key provided", "invalid_api_key"))

@@ -49,7 +49,12 @@ Adapter = Annotated[
     list[str] | None, typer.Option(help="NAME=PATH: score a ready adapter too; {task} in PATH is replaced.")
 ]
 ModelsFile = Annotated[Path | None, typer.Option(help="A TOML file of [models.NAME] tables.")]
-Backend = Annotated[str | None, typer.Option(help="What generates: transformers.")]
+Backend = Annotated[
+    str | None, typer.Option(help="What generates: transformers, vllm, or openai where all models are served.")
+]
+BaseUrl = Annotated[
+    str | None, typer.Option(help="Where models named openai:NAME are served. Default: $OPENAI_BASE_URL.")
+]
 Judge = Annotated[str | None, typer.Option(help="What judges claims: rules, openai:MODEL, local:PATH, nli:PATH.")]
 Teacher = Annotated[
     str | None, typer.Option(help="Whose answers sft_gpt learns from: openai:MODEL, file:ANSWERS.jsonl, or a model.")
@@ -87,6 +92,7 @@ def run(
     adapter: Adapter = None,
     models_file: ModelsFile = None,
     backend: Backend = None,
+    base_url: BaseUrl = None,
     judge: Judge = None,
     teacher: Teacher = None,
     tune: Tune = False,
@@ -152,6 +158,7 @@ def validate(
     adapter: Adapter = None,
     models_file: ModelsFile = None,
     backend: Backend = None,
+    base_url: BaseUrl = None,
     judge: Judge = None,
     teacher: Teacher = None,
     tune: Tune = False,
@@ -214,6 +221,7 @@ def plan(
     fictitious: Fictitious = None,
     base: Base = None,
     backend: Backend = None,
+    base_url: BaseUrl = None,
     judge: Judge = None,
     teacher: Teacher = None,
     match_updates: MatchUpdates = False,

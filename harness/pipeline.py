@@ -232,7 +232,7 @@ def _manifest(options: RunOptions, plan: Plan, command: str, started: datetime.d
         "preset": options.preset.preset.name,
         "variant": options.preset.source.world.get("variant", ""),
         "settings": options.preset.model_dump(mode="json"),
-        "models": [asdict(model) for model in options.models],
+        "models": [model.describe() for model in options.models],
         "worlds": options.worlds,
         "seeds": {"seed": options.seed, "base": options.base_seed, "training": options.training_seed},
         "limit": options.limit,

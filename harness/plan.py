@@ -31,6 +31,8 @@ from train.template import PromptTemplate
 # Raise one of these when a change to the code changes what it makes of equal inputs.
 BASE_FORMAT = 2
 SCORE_FORMAT = 1
+# A chat model's own template is put around the question where it is served.
+CHAT_TEMPLATE = PromptTemplate(question="{question}")
 # A teacher has read far more than the base: this is what of the world's configuration a miniature teacher changes.
 TEACHER_VARIANT = "familiar"
 
@@ -74,9 +76,9 @@ class RunOptions:
                 # What is studied beside the tables changes none of their numbers.
                 "suite": asdict(replace(self.suite, ablations=())),
                 "preset": self.preset.model_dump(
-                    mode="json", exclude={"preset": {"description", "minutes", "machine"}}
+                    mode="json", exclude={"preset": {"description", "minutes", "machine"}, "generation": {"engine"}}
                 ),
-                "models": [asdict(model) for model in self.models],
+                "models": [model.describe() for model in self.models],
                 "seeds": [self.worlds, self.seed, self.base_seed, self.training_seed],
                 "limit": self.limit,
                 "data": str(self.data.resolve()) if self.data else None,
@@ -174,11 +176,14 @@ def plan_run(options: RunOptions, stand_in: StandIn | None = None) -> Plan:
     for world in range(options.worlds):
         source = (stand_in.source if stand_in else None) or make_source(options, world)
         sources.append(source.name)
-        if stand_in and stand_in.base:
+        if all(model.served for model in options.models):
+            base_job, base_dir, base_fingerprint = None, Path(), ""  # nothing is asked of a base
+        elif stand_in and stand_in.base:
             base_job, (base_dir, base_fingerprint) = None, stand_in.base
+            bases.append(str(base_dir))
         else:
             base_job, base_dir, base_fingerprint = _base(options, world, source)
-        bases.append(str(base_dir))
+            bases.append(str(base_dir))
         if base_job:
             jobs[base_job.key] = base_job
         teacher = _teacher(options, world)
@@ -288,6 +293,13 @@ def weights_fingerprint(folder: Path) -> str:
     return base_fingerprint(folder)
 
 
+def served_fingerprint(model: ModelSpec) -> str:
+    """What stands for a served model in addresses: its name, the endpoint (without credentials) and how it is asked."""
+    from factscore_mod.judges.endpoint import place_of
+
+    return digest(["served", model.served, place_of(model.base_url), model.chat])
+
+
 def adapter_fingerprint(folder: Path) -> str:
     """Hash of an adapter's configuration and weights; UserError if the folder is no peft adapter."""
     files = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
@@ -364,7 +376,9 @@ def _cell(where: _Where, model: ModelSpec) -> tuple[Cell, list[Job]]:
     adapter: Path | None = None
     adapter_key: str | None = None
     needs = ground.needs
-    if model.adapter is not None:
+    if model.served is not None:
+        needs = ()
+    elif model.adapter is not None:
         adapter = Path(model.adapter.replace("{task}", task.name)).expanduser().resolve()
         adapter_key = adapter_fingerprint(adapter)
     else:
@@ -375,12 +389,16 @@ def _cell(where: _Where, model: ModelSpec) -> tuple[Cell, list[Job]]:
     few = options.preset.few_shot.get(task.name, 0) if model.method == "base" else 0
     count = model.shots.get(task.name, few)
     shots = _shots(where.data, count, options.seed)
+    if model.chat:
+        # A chat is asked the question as it is, and begins its answer itself.
+        items = tuple(replace(item, prefill="") for item in items)
+        template = model.template or CHAT_TEMPLATE
     prompts = tuple(template.prompt(item.prompt, item.prefill, shots) for item in items)
     generation = options.preset.generation
     stop = generation.stop.get(task.name, ()) if count else ()
     forced = options.forced_tokens if task.metric == "longform" else None
     payload = Generate(
-        base=str(ground.base_dir),
+        base=model.served or str(ground.base_dir),
         prompts=tuple((item.id, prompt) for item, prompt in zip(items, prompts, strict=True)),
         decoding=Decoding(_limit(task, options), stop) if forced is None else Decoding(forced, min_new_tokens=forced),
         batch_size=generation.batch_size,
@@ -388,12 +406,12 @@ def _cell(where: _Where, model: ModelSpec) -> tuple[Cell, list[Job]]:
         adapter=adapter,
         trust_remote_code=options.trust_remote_code,
         whole_sentences=forced is not None,
+        backend="openai" if model.served else options.backend,
+        engine={"base_url": model.base_url, "chat": model.chat} if model.served else ground.engine,
     )
-    address: dict[str, Any] = asdict(payload)
-    if not payload.whole_sentences:
-        del address["whole_sentences"]
-    address |= {"base": ground.base_fingerprint, "adapter": adapter_key, "format": GENERATION_FORMAT}
-    key = digest(["generate", options.backend, address])
+    made_by = served_fingerprint(model) if model.served else ground.base_fingerprint
+    address = payload.address() | {"base": made_by, "adapter": adapter_key, "format": GENERATION_FORMAT}
+    key = digest(["generate", payload.backend, address])
     generate = Job(
         key, "generate", f"{label}: answer {len(items)} prompts", home() / "generations" / f"{key[:32]}.jsonl",
         payload, needs,
@@ -463,7 +481,22 @@ def _ground(
         backend=options.backend,
         teacher=teacher,
         trust_remote_code=options.trust_remote_code,
+        engine=_engine(options),
     )
+
+
+def _engine(options: RunOptions) -> dict[str, Any]:
+    """How the run's engine is laid out, with room for the adapters of its recipes."""
+    if options.backend != "vllm":
+        return {}
+    ranks = []
+    for task in map(TASKS.get, options.suite.tasks):
+        trained = TASKS.get(task.trained_on) if task.trained_on else task
+        recipes = options.preset.recipes_for(trained.name, trained.skill_mode)
+        rank = max(recipe.rank for recipe in (recipes.sft, recipes.skill, recipes.preference, recipes.rl))
+        with_knowledge = any(model.knowledge is not None for model in models_of(task, options))
+        ranks.append(rank + (recipes.knowledge.rank if with_knowledge else 0))
+    return {"highest_rank": max(ranks, default=1)} | options.preset.generation.engine.model_dump()
 
 
 def _teacher(options: RunOptions, world: int) -> Teacher | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Ground:
     backend: str
     teacher: Teacher | None = None
     trust_remote_code: bool = False
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
 
 def stage_jobs(stage: Stage, ground: Ground) -> list[Job]:
@@ -165,6 +166,8 @@ def _generate(sampling: Sampling, ground: Ground, base: str, adapter: Path | Non
         dtype=ground.dtype,
         adapter=adapter,
         trust_remote_code=ground.trust_remote_code,
+        backend=ground.backend,
+        engine=ground.engine,
     )
 
 

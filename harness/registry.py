@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -198,12 +198,15 @@ METHODS: Registry[Method] = Registry("method", "harness.methods", _load_methods)
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One row of a leaderboard: a base, and a method that trains an adapter for it or a ready adapter.
+    """One row of a leaderboard: a base, and a method that trains an adapter for it or a ready adapter; or a model
+    that is served.
 
     `adapter` is a peft folder; `{task}` in it is replaced by the task's name. `base` overrides the preset's.
     `shots` solved examples of the training split are put before each question. `template` overrides the
     preset's prompt template. `knowledge` adds the knowledge adapter of that version to the method's own, for
-    tasks that ask about what it holds.
+    tasks that ask about what it holds. `served` is the name of a model behind an OpenAI-compatible endpoint,
+    `base_url` that endpoint (default: OPENAI_BASE_URL); with `chat` a prompt is one user message, the question as
+    it is.
     """
 
     name: str
@@ -214,10 +217,30 @@ class ModelSpec:
     shots: dict[str, int] = field(default_factory=dict)
     template: PromptTemplate | None = None
     knowledge: int | None = None
+    served: str | None = None
+    base_url: str | None = None
+    chat: bool = False
 
     def __post_init__(self) -> None:
-        if (self.method is None) == (self.adapter is None):
-            raise UserError(f"model '{self.name}': give either `method` or `adapter`")
+        if [self.method, self.adapter, self.served].count(None) != 2:
+            raise UserError(f"model '{self.name}': give one of `method`, `adapter` and `served`")
+
+    def describe(self) -> dict[str, Any]:
+        """Every field as plain values: the endpoint without credentials, and only where the model is served."""
+        plain = asdict(self)
+        if self.served is None:
+            return {name: value for name, value in plain.items() if name not in ("served", "base_url", "chat")}
+        from factscore_mod.judges.endpoint import place_of
+
+        return plain | {"base_url": place_of(self.base_url)}
+
+
+def served_model(word: str, base_url: str | None = None) -> ModelSpec:
+    """The model of a word `openai:NAME` (text completions) or `openai-chat:NAME` (chat completions)."""
+    kind, _, name = word.partition(":")
+    if kind not in ("openai", "openai-chat") or not name:
+        raise UserError(f"'{word}' is not of the form openai:NAME or openai-chat:NAME")
+    return ModelSpec(name=word, title=name, served=name, base_url=base_url, chat=kind == "openai-chat")
 
 
 def read_models(path: Path) -> list[ModelSpec]:
@@ -310,5 +333,7 @@ JUDGES = {
     "mock": "a deterministic stand-in for tests",
 }
 BACKENDS = {
-    "transformers": "transformers on CPU or GPU, batched greedy decoding",
+    "transformers": "transformers on CPU or GPU, batched",
+    "vllm": "vLLM in this process, one engine for a base and its adapters; the default on a GPU where it is installed",
+    "openai": "the models named are served: --models NAME is openai:NAME, --base-url says where",
 }

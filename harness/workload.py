@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from factscore_mod.cost import estimate_tokens
 from harness.counts import Tokens, count
 from harness.errors import UserError
 from harness.jobs import Generate, Job, JoinAdapters, PretrainBase, Score, TrainAdapter
@@ -158,6 +159,8 @@ class Workload:
         match job.payload:
             case TrainAdapter():
                 line = self._train(job.payload, job.label)
+            case Generate(backend="openai"):
+                return None
             case Generate():
                 line = self._generate(job.payload, job.label, job.kind)
             case PretrainBase():
@@ -181,6 +184,11 @@ class Workload:
             return self._judge(
                 f"judge samples, {task}", payload.judges.judge, responses, self._claims(task, "sft"), task
             )
+        if isinstance(payload, Generate) and payload.backend == "openai":
+            prompts, limit = len(payload.prompts), payload.decoding.max_new_tokens
+            words = sum(estimate_tokens(text) for _, text in payload.prompts)
+            tokens_out = round(prompts * min(self._answers[task] or limit, limit))
+            return self._priced(f"answer {task}", f"openai:{payload.base}", prompts, prompts, words, tokens_out)
         if isinstance(payload, AskTeacher):
             prompts = len(payload.prompts)
             tokens_out = round(prompts * self._answers[task])

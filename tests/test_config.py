@@ -99,5 +99,5 @@ def test_a_model_is_one_toml_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"models.toml: \[models.mine\] has unknown field 'adaptor'"):
         read_models(path)
     path.write_text('[models.mine]\ntitle = "neither"\n')
-    with pytest.raises(UserError, match="either `method` or `adapter`"):
+    with pytest.raises(UserError, match="one of `method`, `adapter` and `served`"):
         read_models(path)

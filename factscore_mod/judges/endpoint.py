@@ -60,7 +60,7 @@ class Endpoint:
         self._path = path
         self._noun = noun
         self._key = options.api_key or os.environ.get("OPENAI_API_KEY") or ""
-        given = options.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+        given = _given(options.base_url)
         if not self._key and given == DEFAULT_BASE_URL:
             raise JudgeError("no API key: set OPENAI_API_KEY, or name another endpoint (base URL) that needs none")
         self._url, self._query, self._host = _split(given)
@@ -207,6 +207,16 @@ class Endpoint:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.http.aclose()
+
+
+def place_of(base_url: str | None) -> list[Any]:
+    """Where requests to a base URL, by default the environment's, go: without credentials. Raises JudgeError."""
+    url, query, _ = _split(_given(base_url))
+    return [url, query]
+
+
+def _given(base_url: str | None) -> str:
+    return base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
 
 
 def _split(url: str) -> tuple[str, list[tuple[str, str]], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,9 @@ from train.seeds import generator
 
 if TYPE_CHECKING:
     import torch
+
+Progress = Callable[[int, int, float], None]
+"""Requests answered, requests in all, new tokens a second so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ class Decoding:
         """A generator a request; none where decoding is greedy."""
         return [generator(self.seed, "sample", id_) for id_ in ids] if self.temperature else []
 
+    def seeds(self, ids: Sequence[str]) -> list[int | None]:
+        """A seed a request, for engines that draw by themselves; None where decoding is greedy."""
+        if not self.temperature:
+            return [None] * len(ids)
+        return [draw.getrandbits(31) for draw in self.generators(ids)]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -60,6 +69,12 @@ class Generation:
     text: str
     tokens: int
     finish: Literal["stop", "length"]
+
+
+def finished(id_: str, text: str, tokens: int, finish: Literal["stop", "length"], decoding: Decoding) -> Generation:
+    """A generation of the text up to the first stop string."""
+    cuts = [at for at in (text.find(stop) for stop in decoding.stop) if at >= 0]
+    return Generation(id_, text[: min(cuts)], tokens, "stop") if cuts else Generation(id_, text, tokens, finish)
 
 
 def choose(logits: torch.Tensor, decoding: Decoding, uniform: Sequence[float]) -> torch.Tensor:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.backends.attention import use_grouped
-from harness.backends.decoding import Decoding, Generation, Request, choose
-from harness.backends.weights import AdapterInert, BackendError, base_fingerprint, load_adapter
+from harness.backends.decoding import Decoding, Generation, Progress, Request, choose, finished
+from harness.backends.weights import (
+    ADAPTER_CHECK_PROMPT,
+    AdapterInert,
+    BackendError,
+    base_fingerprint,
+    load_adapter,
+)
 
 if TYPE_CHECKING:
     import torch
-
-Progress = Callable[[int, int, float], None]
-"""Requests answered, requests in all, new tokens a second so far."""
-
-# Any text does: it only has to make the adapter's layers work.
-ADAPTER_CHECK_PROMPT = "Question: Who was Marie Curie?\nAnswer:"
 
 # A beginning that all prompts share (few-shot examples) is read once; below this many tokens that saves nothing.
 SHORTEST_PREFIX = 32
@@ -151,11 +151,7 @@ class TransformersBackend:
         return ids
 
     def _finish(self, id_: str, ids: list[int], reason: Literal["stop", "length"], decoding: Decoding) -> Generation:
-        text = self._text(ids)
-        cuts = [at for at in (text.find(stop) for stop in decoding.stop) if at >= 0]
-        if cuts:
-            text, reason = text[: min(cuts)], "stop"
-        return Generation(id_, text, len(ids), reason)
+        return finished(id_, self._text(ids), len(ids), reason, decoding)
 
     def _text(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)

@@ -10,6 +10,9 @@ from typing import Any
 
 from harness.errors import UserError
 
+# Any text does: it only has to make the adapter's layers work.
+ADAPTER_CHECK_PROMPT = "Question: Who was Marie Curie?\nAnswer:"
+
 
 class BackendError(UserError):
     """A base or an adapter cannot be used. The message names the folder and the remedy."""
@@ -17,6 +20,15 @@ class BackendError(UserError):
 
 class AdapterInert(BackendError):
     """An adapter that changes nothing: scoring it would report the base under the method's name."""
+
+
+def adapter_files(adapter: Path) -> tuple[Path, Path]:
+    """The configuration and the weights of a peft adapter. Raises BackendError where one is missing."""
+    files = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    for path in files:
+        if not path.is_file():
+            raise BackendError(f"{adapter}: no {path.name} there; give the folder of a peft adapter in safetensors")
+    return files
 
 
 def load_adapter(base: Any, adapter: Path) -> Any:
@@ -28,9 +40,7 @@ def load_adapter(base: Any, adapter: Path) -> Any:
     import torch
     from peft import PeftModel
 
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            raise BackendError(f"{adapter}: no {name} there; give the folder of a peft adapter in safetensors")
+    adapter_files(adapter)
     merge = base.dtype == torch.float32
     try:
         with warnings.catch_warnings():

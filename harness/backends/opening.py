@@ -1,0 +1,77 @@
+"""The backend of this process: one at a time, because each holds a model's memory."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.backends.decoding import Decoding, Generation, Progress, Request
+
+
+class Backend(Protocol):
+    """What turns prompts into answers."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens a second of generation so far."""
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        decoding: Decoding,
+        adapter: Path | None = None,
+        done: Collection[str] = (),
+        progress: Progress | None = None,
+    ) -> Iterator[list[Generation]]:
+        """Answer the requests, and yield answers as they are finished; those in `done` need none."""
+
+
+_engine: tuple[tuple[Any, ...], Any] | None = None
+
+
+def open_backend(
+    name: str,
+    base: str,
+    *,
+    dtype: str = "auto",
+    batch_size: int = 64,
+    trust_remote_code: bool = False,
+    engine: Mapping[str, Any] | None = None,
+) -> Backend:
+    """The backend of that name for a base; jobs that follow each other share the loaded model.
+
+    `engine` are the fields of `vllm.EngineSettings` or `openai.Endpoint`.
+    """
+    if name == "transformers":
+        from harness.backends import transformers
+
+        return transformers.open_backend(base, dtype=dtype, batch_size=batch_size, trust_remote_code=trust_remote_code)
+    if name == "openai":
+        from harness.backends.openai import OpenAIBackend, Served
+
+        return OpenAIBackend(base, Served(**(engine or {})))
+    global _engine
+    wanted = (base, dtype, batch_size, trust_remote_code, tuple(sorted((engine or {}).items())))
+    if _engine is None or _engine[0] != wanted:
+        from harness.backends.vllm import EngineSettings, VllmBackend
+
+        release()
+        _engine = wanted, VllmBackend(base, dtype, batch_size, EngineSettings(**(engine or {})), trust_remote_code)
+    made: Backend = _engine[1]
+    return made
+
+
+def release() -> None:
+    """Let go of the models that this process holds, before something else needs the memory."""
+    global _engine
+    if _engine is not None:
+        _engine[1].close()
+        _engine = None
+    if (loaded := sys.modules.get("harness.backends.transformers")) is not None:
+        loaded.open_backend.cache_clear()
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
