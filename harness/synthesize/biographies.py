@@ -30,10 +30,10 @@ _BORN = re.compile(rf"\((?:born )?{_DATE}")
 _DIED = re.compile(rf"\({_DATE}\s*[–-]\s*{_DATE}")
 _NAMES = r"[A-Z][^\W\d_]+(?: [A-Z][^\W\d_]+){0,2}"
 _BIRTHPLACE = re.compile(
-    rf"\bborn (?:on [^.()]{{5,25}} )?in ({_NAMES}(?:, {_NAMES})?)(?=[.,;)]| (?:and|to|on|but|where)\b)"
+    rf"\bborn (?:(?:on )?[^.()]{{5,25}} )?in ({_NAMES}(?:, {_NAMES})?)(?=[.,;)]| (?:and|to|on|but|where)\b)"
 )
 _ROLE = re.compile(
-    r"\b(?:is|was) an? ([A-Z][a-z]+(?:-[A-Z]?[a-z]+)?) ([a-z][a-z]+(?:(?:,? and|,)? [a-z]+){0,5})"
+    r"\b(?:is|was) an? ([A-Z][a-z]+(?:-[A-Z]?[a-z]+)?) ([a-z][a-z]+(?:(?:,? and|,)? [a-z]+){0,5}?)"
     r"(?=[.;,(]| (?:who|whose|best|from|of|for|at|in|with|known|on|by|during|that)\b)"
 )
 _STUDIED = re.compile(
