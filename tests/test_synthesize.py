@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from factscore_mod.knowledge import Document, build
 from factscore_mod.knowledge_format import title_key
+from harness.backends.decoding import Generation
 from harness.cli import app
 from harness.data.fictitious import WithFictitious
 from harness.data.local import LocalSource
@@ -26,6 +29,7 @@ from harness.synthesize.biographies import tell_facts
 from harness.synthesize.checks import check
 from harness.synthesize.command import SynthesizeOptions, synthesize
 from harness.synthesize.known import known_names
+from harness.synthesize.recall import clozes, recall
 from harness.synthesize.records import Fact, Made, Seed, TaskSet, Text
 from harness.synthesize.rules import Relations, Sizes, apportion, contradict
 from harness.synthesize.wordings import say, wordings
@@ -379,3 +383,39 @@ def test_real_popqa(tmp_path: Path) -> None:
     source.rows("popqa", "fictitious")
     rows = LocalSource(data, 0, clean="none").rows("popqa", "train")
     assert set(Relations(rows, ()).questions) == {row.kind for row in rows}
+
+
+# --- recall ------------------------------------------------------------------------------------------------
+
+
+class Knows:
+    """A backend that finishes the statements it was given, and no others."""
+
+    tokens_per_second = 0.0
+
+    def __init__(self, statements: list[str]) -> None:
+        self.statements = statements
+
+    def generate(
+        self, requests: Any, decoding: Any, adapter: Any = None, done: Any = (), progress: Any = None
+    ) -> Iterator[list[Generation]]:
+        for request in requests:
+            rest = [text.removeprefix(request.prompt) for text in self.statements if text.startswith(request.prompt)]
+            yield [Generation(request.id, rest[0].upper() if rest else " nobody", 1, "stop")]
+
+
+def test_recall_is_the_share_of_values_written_next(options: SynthesizeOptions) -> None:
+    synthesize(options)
+    asked = clozes(options.out, "popqa")
+    assert len(asked) == 30
+    sets = {texts.label: texts.texts for texts in source_of(options).knowledge_sets("popqa")}
+    assert recall(Knows(list(sets["statement-fake"])), asked, None) == 1.0
+    half = {cloze.subject for cloze in asked[:15]}
+    told = [text for text in sets["statement-fake"] if any(name in text for name in half)]
+    assert recall(Knows(told), asked, None) == 0.5
+    assert len(clozes(options.out, "popqa", fake=False)) == 25
+    first, second = (clozes(options.out, "grounding", version=version) for version in (1, 2))
+    assert [cloze.subject for cloze in first] == [cloze.subject for cloze in second]
+    assert all(one.value != two.value for one, two in zip(first, second, strict=True))
+    with pytest.raises(DataError, match="for task 'hotpotqa'"):
+        clozes(options.out, "hotpotqa")
