@@ -55,6 +55,11 @@ def test_a_harness_command_of_the_readme_is_valid(command: str, home: Path, tmp_
                 pytest.skip("needs SmolLM2 (SMOLLM2=folder)")
             words[words.index("DATA")] = os.environ["HARNESS_DATA"]
             words += ["--base", os.environ["SMOLLM2"]]
+            if "--fictitious" in words:
+                made = tmp_path / "made"
+                result = run(["synthesize", os.environ["HARNESS_DATA"], "--out", str(made)], home)
+                assert result.returncode == 0, result.stderr
+                words[words.index("made")] = str(made)
         else:
             words += ["--preset", "tiny"]
         if "--adapter" in words:
