@@ -114,7 +114,7 @@ def resolve(
             problems.append(f"--fictitious: {fictitious} is not a folder; make it with `harness synthesize`")
         else:
             source = found_preset.source
-            changed = source.model_copy(update={"options": source.options | {"fictitious": str(fictitious.resolve())}})
+            changed = source.model_copy(update={"options": source.options | {"fictitious": str(fictitious)}})
             found_preset = found_preset.model_copy(update={"source": changed})
     if found_preset and worlds > 1 and found_preset.source.kind != "miniature" and base is None:
         problems.append(f"--seeds: preset {found_preset.preset.name} has real data, which is one world; leave it out")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +26,7 @@ from harness.synthesize.standin import answer
 from harness.synthesize.written import read_altered, read_written
 from tests.synthetic_folder import biographies, files, make_folder
 
+ROOT = Path(__file__).parent.parent
 PEOPLE = 8
 
 
@@ -75,6 +80,28 @@ def test_a_limit_stops_and_the_same_command_ends_in_the_same_bytes(task: str, pe
         synthesize(stopped)
         assert server.stats.answered == 2 * asked
     assert files(stopped.out) == files(whole.out)
+
+
+def test_a_killed_command_goes_on_and_ends_in_the_same_bytes(people: Path, tmp_path: Path) -> None:
+    with running_mock(MockOptions(reply=answer, latency=0.05)) as server:
+        whole = options_for(people, tmp_path / "whole", server.base_url)
+        asked = synthesize(whole).spent.calls
+        killed = options_for(people, tmp_path / "killed", server.base_url)
+        words = ["synthesize", str(people), "--out", str(killed.out), "--task", "persons", "--judge", killed.judge]
+        words += ["--versions", "2", "--entities", "10", "--paraphrases", "2", "--held-out", "3", "--real", "5"]
+        words += ["--base-url", server.base_url, "--concurrency", "1", "--cache", str(killed.cache)]
+        before = server.stats.answered
+        environment = {**os.environ, "OPENAI_API_KEY": "key"}
+        with subprocess.Popen([sys.executable, "-m", "harness.cli", *words], cwd=ROOT, env=environment) as process:
+            deadline = time.monotonic() + 60
+            while server.stats.answered < before + 5 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.kill()
+        assert not (killed.out / "manifest.json").exists()
+        again = synthesize(killed).spent
+        assert again.cached >= 4
+        assert again.calls == asked - again.cached
+    assert files(killed.out) == files(whole.out)
 
 
 def test_faults_of_the_endpoint_change_nothing(people: Path, tmp_path: Path) -> None:
