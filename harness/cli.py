@@ -100,7 +100,7 @@ def run(
     only: Only = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/ID, the same for equal runs.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue what an earlier run left.")] = True,
-    workers: Annotated[int | None, typer.Option(help="Jobs at a time. Default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Jobs at a time. Default: one a core; one with vLLM.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")] = False,
     trust_remote_code: Trust = False,

@@ -221,7 +221,10 @@ class Score:
         """Scored responses are kept in `*.part` beside the result; they are not judged again."""
         from factscore_mod.outputs import response_from_json, response_to_json
         from factscore_mod.scorer import FactScorer
+        from harness.backends.opening import release
 
+        if self.judge.partition(":")[0] in ("local", "vllm", "transformers", "nli"):
+            release()  # the judge is a model in this process, too
         part = out.with_suffix(".part")
         mend_lines(part)
         scored = {row["id"]: row for row in read_lines(part)}

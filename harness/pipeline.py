@@ -72,7 +72,7 @@ def execute(
         listen(event)
 
     try:
-        run_jobs(plan.jobs, workers or os.cpu_count() or 1, note)
+        run_jobs(plan.jobs, workers or _workers(options), note)
     except Problems as error:
         failure = error
     cells = [cell for cell in plan.cells if cell.generate.done() and (cell.score is None or cell.score.done())]
@@ -125,6 +125,11 @@ def report(
     return summary
 
 
+def _workers(options: RunOptions) -> int:
+    """One a core; one in all where an engine takes the GPU, or most of the memory, for itself."""
+    return 1 if options.backend == "vllm" else os.cpu_count() or 1
+
+
 def tune(
     options: RunOptions,
     folder: RunFolder,
@@ -149,7 +154,7 @@ def tune(
         plans.append((setting, plan_run(trial)))
     jobs = {job.key: job for _, plan in plans for job in plan.jobs}
     announce(replace(plans[0][1], jobs=tuple(jobs.values())))
-    run_jobs(jobs.values(), workers or os.cpu_count() or 1, listen)
+    run_jobs(jobs.values(), workers or _workers(options), listen)
     trials = [trial for setting, plan in plans for trial in _trials(plan, setting, options)]
     chosen = tuning.best(trials)
     folder.json("tuning.json", {"trials": [asdict(trial) for trial in trials], "chosen": tuning.describe(chosen)})

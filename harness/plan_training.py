@@ -121,6 +121,8 @@ def judging_jobs(judging: Judging, ground: Ground) -> list[Job]:
         batch_size=ground.batch_size,
         dtype=ground.dtype,
         trust_remote_code=ground.trust_remote_code,
+        backend=ground.backend,
+        engine=ground.engine,
     )
     label = f"world {ground.world}: judge {judging.samples.name} ({judging.measure})"
     return [*jobs, Job(key, "judge", label, home() / "samples" / f"{key[:32]}.jsonl", payload, (jobs[-1].key,))]

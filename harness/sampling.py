@@ -7,8 +7,8 @@ Methods that learn from their own samples (FLAME, FactTune, RL) describe what th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,8 @@ class JudgeSamples:
     batch_size: int = 64
     dtype: str = "auto"
     trust_remote_code: bool = False
+    backend: str = "transformers"
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, out: Path, report: Report) -> None:
         """Judge, then write the whole result; what a killed job had judged is in the judge's cache."""
@@ -140,8 +142,7 @@ class JudgeSamples:
     def _by_confidence(self, samples: Sequence[Sample], report: Report) -> list[JudgedSample]:
         """FactTune-MC: how sure the base is of each claim, asked as a cloze; no knowledge source is read."""
         from baselines.confidence import cloze, expected_confidence, max_confidence
-
-        from harness.backends.transformers import open_backend
+        from harness.backends.opening import open_backend
 
         texts = [self._text(sample) for sample in samples]
         subjects = [self.prompts[sample.prompt].subject for sample in samples]
@@ -149,7 +150,12 @@ class JudgeSamples:
         questions = {claim: cloze(claim) for found in claims for claim in found}
         asked = sorted({question for question in questions.values() if question})
         backend = open_backend(
-            self.base, dtype=self.dtype, batch_size=self.batch_size, trust_remote_code=self.trust_remote_code
+            self.backend,
+            self.base,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            trust_remote_code=self.trust_remote_code,
+            engine=self.engine,
         )
         decoding = Decoding(
             CLOZE_TOKENS, ("\n", "."), temperature=self.judging.temperature, top_p=self.judging.top_p,

@@ -5,7 +5,11 @@ those of transformers.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.machinery import ModuleSpec
@@ -29,6 +33,7 @@ from harness.paths import read_lines
 from harness.plan import plan_run
 from tests.test_backend_transformers import REQUESTS, save_adapter, save_base
 
+ROOT = Path(__file__).parent.parent
 CONTEXT = 64
 EOS = 1
 
@@ -260,6 +265,37 @@ def test_misuse_is_named(engine: type[FakeLLM], base: Path, monkeypatch: pytest.
     monkeypatch.setattr(sys.modules["vllm"], "LLM", fail)
     with pytest.raises(BackendError, match=r"vLLM cannot load the model: no memory$"):
         answers(VllmBackend(str(base)), Decoding(4))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes by /proc")
+def test_what_an_engine_started_ends_with_the_process_that_did(tmp_path: Path) -> None:
+    """Even where that process is killed: its own clean-up never runs."""
+    script = """
+import os, subprocess, sys
+from harness.backends.guard import Guard
+children = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+Guard([children[0].pid])
+released = Guard([children[1].pid])
+released.release()
+print(*(child.pid for child in children), flush=True)
+os._exit(1)
+"""
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    guarded, free = map(int, done.stdout.split())
+    until = time.monotonic() + 20
+    while _alive(guarded) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _alive(guarded)
+    assert _alive(free)
+    os.kill(free, signal.SIGTERM)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be noticed does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (OSError, IndexError):
+        return False
 
 
 # --- in a run ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +60,8 @@ def open_backend(
         from harness.backends.vllm import EngineSettings, VllmBackend
 
         release()
+        # An engine has processes of its own: this one would wait for them for ever at its end.
+        Finalize(None, release, exitpriority=10)
         _engine = wanted, VllmBackend(base, dtype, batch_size, EngineSettings(**(engine or {})), trust_remote_code)
     made: Backend = _engine[1]
     return made

@@ -14,10 +14,12 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
 from harness.backends.decoding import Decoding, Generation, Progress, Request, finished
+from harness.backends.guard import Guard
 from harness.backends.weights import ADAPTER_CHECK_PROMPT, AdapterInert, BackendError, adapter_files
 
 # What vLLM 0.32 takes as the greatest rank of a LoRA (vllm/config/lora.py).
@@ -75,6 +77,7 @@ class VllmBackend:
         if self.batch_size < 1:
             raise BackendError(f"batch_size must be at least 1, not {self.batch_size}")
         self._llm: Any = None
+        self._guard: Guard | None = None
         self._rank = 0
         self._ids: dict[str, int] = {}
         self._checked: set[str] = set()
@@ -142,6 +145,9 @@ class VllmBackend:
         self._checked.clear()
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
+        if self._guard is not None:
+            self._guard.release()
+            self._guard = None
 
     # --- tokens ------------------------------------------------------------------------------------------
 
@@ -214,7 +220,9 @@ class VllmBackend:
         if self._llm is None or rank > self._rank:
             self.close()
             self._rank = allowed_rank(max(rank, self._rank, self.settings.highest_rank), adapter)
+            others = set(active_children())
             self._llm = self._start()
+            self._guard = Guard(child.pid for child in active_children() if child not in others and child.pid)
         return self._llm
 
     def _start(self) -> Any:
