@@ -59,11 +59,11 @@ class PretrainBase:
 
     def run(self, out: Path, report: Report) -> None:
         """Raises BaseRejected where the base does not know the head better than the tail."""
-        from harness.backends.opening import release
+        from harness.backends.opening import make_room
         from harness.data.miniature_base import BaseConfig, pretrain_base
         from harness.data.miniature_world import WorldConfig
 
-        release()
+        make_room()
         pretrain_base(
             WorldConfig.from_dict(self.world),
             BaseConfig.from_dict(self.settings),
@@ -88,10 +88,10 @@ class TrainAdapter:
 
     def run(self, out: Path, report: Report) -> None:
         """Continues from the newest whole checkpoint where a killed run left one."""
-        from harness.backends.opening import release
+        from harness.backends.opening import make_room
         from train.run import run_stage
 
-        release()  # training needs the memory that an engine holds
+        make_room()
         run_stage(
             self._filled(),
             base_dir=self.base_dir,
@@ -221,10 +221,10 @@ class Score:
         """Scored responses are kept in `*.part` beside the result; they are not judged again."""
         from factscore_mod.outputs import response_from_json, response_to_json
         from factscore_mod.scorer import FactScorer
-        from harness.backends.opening import release
+        from harness.backends.opening import make_room
 
         if self.judge.partition(":")[0] in ("local", "vllm", "transformers", "nli"):
-            release()  # the judge is a model in this process, too
+            make_room()  # the judge is a model in this process, too
         part = out.with_suffix(".part")
         mend_lines(part)
         scored = {row["id"]: row for row in read_lines(part)}

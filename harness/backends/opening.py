@@ -78,3 +78,14 @@ def release() -> None:
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def make_room() -> None:
+    """Let go of an engine that holds a GPU, before training or a judge in this process needs it.
+
+    In a machine's own memory there is room for both, and an engine takes half a minute to start.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        release()
