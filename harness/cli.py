@@ -15,7 +15,7 @@ from harness.cli_scoring import add_commands
 from harness.cli_synthesize import synthesize
 
 if TYPE_CHECKING:
-    from harness.plan import RunOptions
+    from harness.run_options import RunOptions
 
 app = typer.Typer(
     name="harness",

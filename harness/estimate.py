@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.bases import make_source
 from harness.errors import UserError
 from harness.jobs import TrainAdapter
 from harness.options import has_gpu
 from harness.paths import home
-from harness.plan import Plan, RunOptions, StandIn, make_source, plan_run
+from harness.plan import Plan, StandIn, plan_run
 from harness.registry import TASKS
+from harness.run_options import RunOptions
 from harness.shape import BF16, FP32, Shape
 from harness.standin import AboutTokens, PublishedSizes, RealTokens
 from harness.workload import Assumptions, Base, Calls, Line, Workload, task_of

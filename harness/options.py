@@ -12,10 +12,11 @@ from pathlib import Path
 
 from harness.ablations.ablation import ABLATIONS
 from harness.ablations.engine import prepare
+from harness.bases import adapter_fingerprint
 from harness.config import Preset, load_preset
 from harness.errors import Problems, UserError
 from harness.paths import home
-from harness.plan import RunOptions, adapter_fingerprint, plan_run
+from harness.plan import plan_run
 from harness.registry import (
     BACKENDS,
     JUDGES,
@@ -28,6 +29,7 @@ from harness.registry import (
     read_models,
     served_model,
 )
+from harness.run_options import RunOptions
 
 FREE_BYTES = 2 * 1024**3
 SERVED = ("openai:", "openai-chat:")

@@ -19,10 +19,11 @@ from harness.jobs import Job
 from harness.metrics.longform import LongformScore
 from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import longform_metrics, short_qa_metrics, summarise_longform, summarise_short_qa
-from harness.plan import Cell, Plan, RunOptions, plan_run
+from harness.plan import Cell, Plan, plan_run
 from harness.registry import METHODS, TASKS
 from harness.reports import leaderboard
 from harness.reports.leaderboard import RunSummary
+from harness.run_options import RunOptions
 from harness.store import RunFolder
 
 

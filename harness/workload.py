@@ -12,8 +12,8 @@ from factscore_mod.cost import estimate_tokens
 from harness.counts import Tokens, count
 from harness.errors import UserError
 from harness.jobs import Generate, Job, JoinAdapters, PretrainBase, Score, TrainAdapter
-from harness.plan import RunOptions
 from harness.registry import TASKS
+from harness.run_options import RunOptions
 from harness.sampling import AskTeacher, JudgeSamples
 from harness.shape import FP32, Shape, training_memory
 from harness.standin import Lengths, claims_of

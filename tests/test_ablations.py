@@ -35,7 +35,8 @@ from harness.jobs import Generate, TrainAdapter, whole_sentences
 from harness.metrics.longform import LongformScore
 from harness.metrics.short_qa import QaScore
 from harness.options import resolve
-from harness.plan import Plan, RunOptions, plan_run
+from harness.plan import Plan, plan_run
+from harness.run_options import RunOptions
 from harness.store import RunFolder
 
 MODELS = "base,sft,popular,sft_fictitious,prereq_tune"

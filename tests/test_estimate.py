@@ -14,9 +14,10 @@ from harness.errors import UserError
 from harness.estimate import Estimate, assumed, estimate
 from harness.jobs import TrainAdapter
 from harness.options import resolve
-from harness.plan import RunOptions, plan_run
+from harness.plan import plan_run
 from harness.registry import Suite
 from harness.reports.estimate import remarks, tables
+from harness.run_options import RunOptions
 from harness.shape import Shape, training_memory
 from harness.standin import AboutTokens
 from harness.workload import Assumptions, Line

@@ -24,7 +24,8 @@ from harness.data.prereq_tune import PrereqTuneSource
 from harness.data.source import DataError, Source
 from harness.errors import Problems
 from harness.options import resolve
-from harness.plan import RunOptions, StandIn, plan_run
+from harness.plan import StandIn, plan_run
+from harness.run_options import RunOptions
 from harness.synthesize.biographies import tell_facts
 from harness.synthesize.checks import check
 from harness.synthesize.command import SynthesizeOptions, synthesize

@@ -20,8 +20,8 @@ from typing import Any
 from harness.ablations.figures import Picture
 from harness.metrics.longform import LongformScore
 from harness.metrics.short_qa import QaScore
-from harness.plan import RunOptions
 from harness.registry import MODELS, Registry, Suite
+from harness.run_options import RunOptions
 
 BUILT_IN = (
     "claims", "scaling", "format", "decomposition", "popqa_cleaning", "settings", "controlled", "examples",

@@ -15,11 +15,11 @@ from harness.ablations.ablation import Arm, ArmResult, Findings, ablation, askin
 from harness.ablations.figures import Panel, Picture, line, point
 from harness.metrics.longform import REACH, LongformScore, common_range, curve
 from harness.metrics.summary import longform_metrics
-from harness.plan import RunOptions
 from harness.published import order
 from harness.registry import TASKS
 from harness.reports.grids import cell
 from harness.reports.leaderboard import markdown_table
+from harness.run_options import RunOptions
 
 TASK = "persons"
 CHAMPION = "prereq_tune"

@@ -21,9 +21,9 @@ from harness.metrics.comparison import judge
 from harness.metrics.correlation import spearman
 from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import Estimate, Expectation, Metric
-from harness.plan import RunOptions
 from harness.reports.grids import EMPTY, cell
 from harness.reports.leaderboard import markdown_table
+from harness.run_options import RunOptions
 
 TASK, METHOD = "popqa_controlled", "prereq_tune"
 _RANK: Mapping[Certainty, int] = {"unknown": 0, "unsure": 1, "certain": 2}

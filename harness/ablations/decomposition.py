@@ -22,9 +22,9 @@ from harness.ablations.ablation import (
 from harness.ablations.figures import Panel, Picture, line, point
 from harness.metrics.longform import REACH, common_range, curve
 from harness.metrics.summary import longform_metrics
-from harness.plan import RunOptions
 from harness.reports.grids import cell
 from harness.reports.leaderboard import markdown_table
+from harness.run_options import RunOptions
 
 TASK, METHOD = "persons", "prereq_tune"
 HOW = {"facts": "decomposed by rules", "sentences": "split into sentences"}

@@ -19,8 +19,9 @@ from baselines.method import NotApplicable
 from harness.ablations.ablation import ABLATIONS, Ablation, Arm, ArmResult, Findings, changes
 from harness.ablations.figures import plot
 from harness.cells import read_cells
-from harness.plan import Plan, RunOptions, plan_run
+from harness.plan import Plan, plan_run
 from harness.registry import get_suite
+from harness.run_options import RunOptions
 from harness.store import RunFolder
 
 FOLDER = "ablations"

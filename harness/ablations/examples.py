@@ -11,11 +11,11 @@ from typing import Any
 from factscore_mod.outputs import response_from_json
 from factscore_mod.records import ScoredResponse
 from harness.ablations.ablation import Arm, ArmResult, Findings, ablation, asking
-from harness.plan import RunOptions
 from harness.published import order
 from harness.registry import TASKS
 from harness.reports.html import tally
 from harness.reports.leaderboard import markdown_table
+from harness.run_options import RunOptions
 
 ASKED = ("persons", "medical")
 _MARKS = {"supported": "✓", "not_supported": "✗"}

@@ -11,9 +11,9 @@ from harness.ablations import contrasts
 from harness.ablations.ablation import Arm, ArmResult, Findings, ablation, asking, with_method_options
 from harness.ablations.figures import Panel, Picture, line, point
 from harness.metrics.summary import longform_metrics
-from harness.plan import RunOptions
 from harness.reports.grids import EMPTY, cell
 from harness.reports.leaderboard import markdown_table
+from harness.run_options import RunOptions
 
 METHOD = "prereq_tune"
 FORMATS = ("both", "statement", "passage")

@@ -15,9 +15,9 @@ from harness.ablations.ablation import Arm, ArmResult, Findings, ablation, askin
 from harness.ablations.figures import Panel, Picture, line, point
 from harness.data.cleaning import POPQA_CLEANING
 from harness.metrics.short_qa import QaScore
-from harness.plan import RunOptions
 from harness.reports.grids import EMPTY, cell
 from harness.reports.leaderboard import markdown_table
+from harness.run_options import RunOptions
 
 TASK = "popqa"
 MODELS = ("sft", "popular", "sft_fictitious", "prereq_tune")

@@ -9,9 +9,10 @@ from baselines.method import NotApplicable
 from harness.ablations import contrasts
 from harness.ablations.ablation import Arm, ArmResult, Findings, ablation, asking, with_source
 from harness.ablations.figures import Panel, Picture, line, point
-from harness.plan import RunOptions, make_source
+from harness.bases import make_source
 from harness.reports.grids import cell
 from harness.reports.leaderboard import markdown_table
+from harness.run_options import RunOptions
 
 TASKS = {"popqa": "PopQA", "persons": "Persons"}
 WITH, WITHOUT = "prereq_tune", "sft_fictitious"

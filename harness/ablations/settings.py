@@ -8,13 +8,14 @@ from typing import Any, get_args
 from factscore_mod.sentences import split_sentences
 from harness import published
 from harness.ablations.ablation import Arm, ArmResult, Findings, ablation
+from harness.bases import make_source
 from harness.config import Preset, StageName
 from harness.data.source import DataError, Source
-from harness.plan import RunOptions, make_source
 from harness.records import Split
 from harness.registry import TASKS
 from harness.reports.grids import EMPTY
 from harness.reports.leaderboard import markdown_table
+from harness.run_options import RunOptions
 
 #: Our tasks and the columns of the paper's tables that they stand beside.
 COLUMNS = {"persons": "persons", "medical": "medical", "popqa": "short_qa", "hotpotqa": ""}
