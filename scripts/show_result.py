@@ -1,6 +1,6 @@
-"""Put a run's tables and curve into the README, between its `result` marks.
+"""Put a run's table and curve into the README, between its `result` marks.
 
-python scripts/show_result.py leaderboards/mini/first-run
+python scripts/show_result.py leaderboards/mini/table1
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ ROOT = Path(__file__).parent.parent
 
 
 def excerpt(folder: Path) -> str:
-    """The headline table of each task of a leaderboard, and the curve."""
+    """The table of all tasks side by side of a leaderboard, and the curve."""
     text = (folder / "leaderboard.md").read_text(encoding="utf-8")
-    parts = []
-    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        title, _, body = section.partition("\n")
-        table = re.search(r"(?:^\|.*\n)+", body, flags=re.MULTILINE)
-        if table and title != "How to read this":
-            parts.append(f"**{title}**\n\n{table.group().rstrip()}")
+    section = text.partition("## All tasks side by side\n")[2]
+    table = re.search(r"(?:^\|.*\n)+", section, flags=re.MULTILINE)
+    if table is None:
+        raise SystemExit(f"{folder / 'leaderboard.md'} has no table of all tasks side by side")
     picture = (folder / "accuracy_vs_claims.png").resolve().relative_to(ROOT)
-    parts.append(f"![Accuracy over the first k claims of every response, one line a model]({picture})")
-    return "\n\n".join(parts)
+    curve = f"![Accuracy over the first k claims of every response, one line a model]({picture})"
+    return f"{table.group().rstrip()}\n\n{curve}"
 
 
 def main() -> None:
