@@ -107,7 +107,9 @@ def test_nothing_is_asked_twice(asked: Asked) -> None:
 
 def test_faults_are_tried_again_and_change_nothing(asked: Asked, tmp_path: Path) -> None:
     clean = answers(OpenAIBackend("m", cache=tmp_path / "clean.sqlite"), Decoding(9))
-    faults = MockOptions(reply=echo, fault_rate=0.3, faults=("429", "500", "cut", "broken_json"), retry_after=0.01)
+    kinds = ("429", "500", "cut", "broken_json")
+    # The latency keeps requests open long enough to be counted together, however slow this process is.
+    faults = MockOptions(reply=echo, latency=0.1, fault_rate=0.3, faults=kinds, retry_after=0.01)
     with running_mock(faults) as server:
         served = Served(base_url=server.base_url)
         assert answers(OpenAIBackend("m", served, tmp_path / "faulty.sqlite"), Decoding(9)) == clean
