@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -336,10 +336,14 @@ class KnowledgeSource:
         if not side.exists():
             _log.warning("%s: no index of spellings and full text yet; building %s once", self.path, side)
         while not side.exists():
-            try:
-                build_side_index(self.rows(), self.rows(500), self.fingerprint, side)
-            except KnowledgeBusyError:
-                time.sleep(1.0)  # another process builds it; if that dies, this one goes on where it was
+            # Several processes may come here at once: one builds, and if it dies the next goes on where it was.
+            with _alone(self.path):
+                if side.exists():
+                    break
+                try:
+                    build_side_index(self.rows(), self.rows(500), self.fingerprint, side)
+                except KnowledgeBusyError:
+                    time.sleep(1.0)
         _check_whole(side)
         with closing(_Reader(side).connection()) as connection:
             if read_meta(connection).get("origin") != self.fingerprint:
@@ -353,6 +357,19 @@ class KnowledgeSource:
         query = f"SELECT rowid, title, coalesce(text, '') FROM {self._table} WHERE rowid % ? = 0 ORDER BY rowid"
         yield from connection.execute(query, (step,))
         connection.close()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time; the lock lies on the file itself, beside those of SQLite, and goes with its holder."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: the lock on the file that is being built has to do
+        yield
+        return
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _without_markers(text: str) -> str:

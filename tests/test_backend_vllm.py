@@ -273,7 +273,7 @@ def test_what_an_engine_started_ends_with_the_process_that_did(tmp_path: Path) -
     script = """
 import os, subprocess, sys
 from harness.backends.guard import Guard
-children = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+children = [subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL) for _ in range(2)]
 Guard([children[0].pid])
 released = Guard([children[1].pid])
 released.release()
