@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +37,7 @@ from train.lora import CONTINUED, open_adapter, save_adapter, scale_narrowly
 from train.plan import Branch, Plan, StageError, micro_batches_per_update, split, visits
 from train.run import StageReport
 from train.stages import Recipe, Stage
-from train.trainer import learning_rate_factor
+from train.trainer import learning_rate_factor, only_training
 
 FIRST_LOSS_TOLERANCE = 1e-3
 
@@ -339,9 +338,8 @@ def _start_folder(stage: Stage, folders: Mapping[str, Path]) -> Path:
 def _arguments(stage: Stage, updates: int, scratch: str) -> DPOConfig:
     """TRL's own defaults (rate, bf16, checkpointing, logging, lengths) are all replaced by the recipe's."""
     recipe = stage.recipe
-    on_cpu = not torch.accelerator.is_available()
     args = DPOConfig(
-        output_dir=scratch,
+        **only_training(recipe, updates, Path(scratch)),
         seed=stage.seed % 2**32,
         beta=stage.beta,
         loss_type=["sigmoid"],
@@ -349,26 +347,8 @@ def _arguments(stage: Stage, updates: int, scratch: str) -> DPOConfig:
         disable_dropout=True,
         precompute_ref_log_probs=True,
         max_length=None,
-        use_cpu=on_cpu,
-        # Without the backend's name, accelerate lets each of several CPU processes train alone.
-        ddp_backend="gloo" if on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
-        per_device_train_batch_size=1,
-        max_steps=updates,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        bf16=False,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
     )
     args._n_gpu = min(args.n_gpu, 1)
     return args

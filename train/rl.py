@@ -37,7 +37,7 @@ from train.sampling import Workbench
 from train.seeds import derive_seed, generator
 from train.stages import Recipe, Rollouts, Stage
 from train.template import PromptTemplate
-from train.trainer import learning_rate_factor
+from train.trainer import learning_rate_factor, only_training
 from train.verifier import Verifier
 
 LOG_FILE = "rl_log.jsonl"
@@ -356,11 +356,9 @@ def _arguments(recipe: Recipe, rollouts: Rollouts, seed: int, scratch: Path) -> 
     responses = rollouts.prompts_per_update * rollouts.generations
     micro = max(n for n in range(1, min(recipe.micro_batch_size, responses) + 1) if responses % n == 0)
     args = RLOOConfig(
-        output_dir=str(scratch),
-        use_cpu=not torch.accelerator.is_available(),
+        **only_training(recipe, rollouts.updates, scratch)
+        | {"per_device_train_batch_size": micro, "logging_strategy": "steps", "logging_steps": 1},
         seed=seed,
-        max_steps=rollouts.updates,
-        per_device_train_batch_size=micro,
         gradient_accumulation_steps=responses // micro,
         num_generations=rollouts.generations,
         num_iterations=1,
@@ -375,20 +373,7 @@ def _arguments(recipe: Recipe, rollouts: Rollouts, seed: int, scratch: Path) -> 
         top_k=0,
         max_completion_length=rollouts.max_new_tokens,
         use_vllm=False,
-        max_grad_norm=recipe.max_grad_norm,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        bf16=False,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
         log_completions=False,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
     )
     args._n_gpu = min(args.n_gpu, 1)
     return args

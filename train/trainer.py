@@ -223,30 +223,37 @@ def _only_item(items: list[Batch]) -> Batch:
 
 
 def _arguments(recipe: Recipe, updates: int, scratch_dir: Path) -> TrainingArguments:
-    """Everything that the Trainer would do besides training is switched off."""
-    on_cpu = not torch.accelerator.is_available()
-    args = TrainingArguments(
-        output_dir=str(scratch_dir),
-        use_cpu=on_cpu,
-        # Without the backend's name, accelerate lets each of several CPU processes train alone.
-        ddp_backend="gloo" if on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
-        per_device_train_batch_size=1,
-        max_steps=updates,
-        max_grad_norm=recipe.max_grad_norm,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        bf16=False,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
-    )
+    args = TrainingArguments(**only_training(recipe, updates, scratch_dir))
     # Several visible GPUs in one process would mean nn.DataParallel, which scatters and knows nothing of
     # branches.
     args._n_gpu = min(args.n_gpu, 1)
     return args
+
+
+def only_training(recipe: Recipe, updates: int, scratch_dir: Path) -> dict[str, Any]:
+    """Arguments of transformers' Trainer, and of those built on it, that switch off all it does besides training.
+
+    An item of the data set is a whole micro-batch.
+    """
+    on_cpu = not torch.accelerator.is_available()
+    return {
+        "output_dir": str(scratch_dir),
+        "use_cpu": on_cpu,
+        # Without the backend's name, accelerate lets each of several CPU processes train alone.
+        "ddp_backend": "gloo" if on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        "per_device_train_batch_size": 1,
+        "max_steps": updates,
+        "max_grad_norm": recipe.max_grad_norm,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "bf16": False,
+        "logging_strategy": "no",
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "ddp_find_unused_parameters": False,
+    }
