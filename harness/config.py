@@ -124,9 +124,12 @@ class Preset(_Section):
     recipes: dict[str, dict[StageName, dict[str, Any]]] = {}
     options: dict[str, dict[str, Any]] = Field(default={}, description="method options by task, or `default`")
 
-    def recipes_for(self, task: str, skill_mode: SkillMode) -> Recipes:
-        """The recipes of one task: the task's own values over those of `default` over the code's."""
-        levels = ("default", skill_mode, task)
+    def recipes_for(self, task: str, skill_mode: SkillMode, tested: str = "") -> Recipes:
+        """The recipes of one task: the task's own values over those of `default` over the code's.
+
+        `tested` is a task that only tests what was trained for `task`; its values come last.
+        """
+        levels = ("default", skill_mode, task, *([tested] if tested else []))
 
         def recipe(stage: StageName) -> Recipe:
             values: dict[str, Any] = {}

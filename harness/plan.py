@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from baselines.method import NotApplicable
+from baselines.method import NotApplicable, Recipes
 from baselines.skill import knowledge_stage
 from harness.backends.decoding import Decoding
 from harness.bases import (
@@ -109,7 +109,7 @@ def plan_run(options: RunOptions, stand_in: StandIn | None = None) -> Plan:
                     exclusions[name, model.name] = f"the data has no {options.split} rows for {name}"
                 continue
             judging = _judging_of(task, source, options, stand_in)
-            trained = TASKS.get(task.trained_on) if task.trained_on else task
+            trained = trained_for(task)
             if trained.name not in data:
                 data[trained.name] = _training_data(trained, source, options, teacher)
             about = source.knowledge_sets(name) if any(model.knowledge is not None for model in models) else ()
@@ -151,6 +151,17 @@ def models_of(task: Task, options: RunOptions) -> tuple[ModelSpec, ...]:
     asked = {model.name for model in options.models} | {model.method for model in options.models}
     rows = (MODELS.get(name) for name in task.models)
     return tuple(model for model in rows if model.name in asked or model.method in asked)
+
+
+def trained_for(task: Task) -> Task:
+    """The task whose training data a task's models learn from: its own, unless it only tests."""
+    return TASKS.get(task.trained_on) if task.trained_on else task
+
+
+def recipes_of(task: Task, options: RunOptions) -> Recipes:
+    """The recipes of a task's models: those of what they are trained on, and what the task has otherwise."""
+    trained = trained_for(task)
+    return options.preset.recipes_for(trained.name, trained.skill_mode, tested="" if trained is task else task.name)
 
 
 def _items(task: Task, source: Source, options: RunOptions) -> tuple[Item, ...]:
@@ -271,7 +282,7 @@ def _training_jobs(where: _Where, model: ModelSpec, ground: Ground, template: Pr
     method = METHODS.get(model.method or "")
     seed = options.training_seed if options.training_seed is not None else options.seed
     seed = derive_seed(seed + ground.world, f"training/{trained.name}")
-    recipes = options.preset.recipes_for(trained.name, trained.skill_mode)
+    recipes = recipes_of(where.task, options)
     if setting := options.settings.get((trained.name, method.name)):
         recipes = tuned(recipes, method.tunes, setting)
     stage = method.plan(where.data, recipes, seed, template)
@@ -332,8 +343,7 @@ def _engine(options: RunOptions) -> dict[str, Any]:
         return {}
     ranks = []
     for task in map(TASKS.get, options.suite.tasks):
-        trained = TASKS.get(task.trained_on) if task.trained_on else task
-        recipes = options.preset.recipes_for(trained.name, trained.skill_mode)
+        recipes = recipes_of(task, options)
         rank = max(recipe.rank for recipe in (recipes.sft, recipes.skill, recipes.preference, recipes.rl))
         with_knowledge = any(model.knowledge is not None for model in models_of(task, options))
         ranks.append(rank + (recipes.knowledge.rank if with_knowledge else 0))

@@ -95,7 +95,8 @@ class Task:
     `phrase` turns a row into the task's words. `final_answer` tasks are read after "final answer: ".
     `published` names the table of `published.json` and the columns of the paper's figures (accuracy, claims).
     `max_new_tokens` is the paper's default; presets may set less. A task that only tests names the task whose
-    training data and recipes its models have (`trained_on`), and may fix which `models` stand in its table.
+    training data and recipes its models have (`trained_on`; recipes under the task's own name change these for it),
+    and may fix which `models` stand in its table.
     `memorised_at` (short questions) counts an entity as memorised once this share of its questions is answered
     right; None leaves that metric out.
     """

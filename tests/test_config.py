@@ -9,6 +9,7 @@ import pytest
 from harness.config import load_preset, parse_preset, preset_names
 from harness.errors import Problems, UserError
 from harness.options import resolve
+from harness.plan import plan_run
 from harness.registry import METHODS, MODELS, TASKS, read_models, suites
 
 SMALL = """
@@ -37,6 +38,14 @@ def test_a_task_recipe_overrides_its_mode_and_the_default() -> None:
     assert (persons.rank, persons.epochs, persons.learning_rate) == (4, 3, 1e-3)
     popqa = preset.recipes_for("popqa", "mixed").sft
     assert (popqa.epochs, popqa.learning_rate) == (2, 1e-3)
+
+
+def test_a_task_that_only_tests_changes_the_recipes_of_what_it_tests() -> None:
+    more = "\n[recipes.popqa.skill]\nepochs = 5\n[recipes.memorization.skill]\nepochs = 7\n"
+    preset = parse_preset(SMALL + more, "small.toml")
+    assert preset.recipes_for("popqa", "mixed").skill.epochs == 5
+    assert preset.recipes_for("popqa", "mixed", tested="memorization").skill.epochs == 7
+    assert preset.recipes_for("popqa", "mixed", tested="grounding").skill.epochs == 5
 
 
 def test_all_problems_of_a_preset_are_reported_at_once() -> None:
@@ -101,3 +110,14 @@ def test_a_model_is_one_toml_table(tmp_path: Path) -> None:
     path.write_text('[models.mine]\ntitle = "neither"\n')
     with pytest.raises(UserError, match="one of `method`, `adapter` and `served`"):
         read_models(path)
+
+
+def test_memorization_is_trained_for_longer_in_the_miniature_and_sft_is_not() -> None:
+    def adapters(suite: str) -> dict[str, str]:
+        plan = plan_run(resolve(suite=suite, preset="mini", models="sft,sft_fictitious,prereq_tune"))
+        return {cell.model: str(cell.adapter) for cell in plan.cells if cell.task in ("popqa", "memorization")}
+
+    main, memorised = adapters("shortqa"), adapters("table3")
+    assert main["sft"] == memorised["sft"]
+    assert main["sft_fictitious"] != memorised["sft_fictitious"]
+    assert main["prereq_tune"] != memorised["prereq_tune"]
