@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,9 +11,6 @@ from train.seeds import generator
 
 if TYPE_CHECKING:
     import torch
-
-Progress = Callable[[int, int, float], None]
-"""Requests answered, requests in all, new tokens a second so far."""
 
 
 @dataclass(frozen=True, slots=True)

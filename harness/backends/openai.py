@@ -11,9 +11,8 @@ import asyncio
 import json
 import queue
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from factscore_mod.cache import ReplyCache, cache_key
 from factscore_mod.chat import CallFailed
 from factscore_mod.judges.base import JudgeError, JudgeOptions
 from factscore_mod.judges.endpoint import Body, Endpoint
-from harness.backends.decoding import Decoding, Generation, Progress, Request, finished
+from harness.backends.backend import Backend, Worklist
+from harness.backends.decoding import Decoding, Generation, Request, finished
 from harness.backends.weights import BackendError
 from harness.paths import home
 
@@ -47,60 +47,35 @@ class Served:
     attempts: int = 12
 
 
-class OpenAIBackend:
+class OpenAIBackend(Backend):
     """Generation by one served model; adapters are models of their own names there."""
 
     def __init__(self, model: str, served: Served | None = None, cache: Path | None = None) -> None:
         """`cache` defaults to the reply cache of the home folder. Raises BackendError for what is no endpoint."""
         self.model = model
         self.served = served or Served()
-        self.batch_size = self.served.concurrency
+        super().__init__(self.served.concurrency)
         self._cache = cache or home() / "judge_cache.sqlite"
-        self._tokens = 0
-        self._seconds = 0.0
         # What the server says it cannot do is left out of the requests that follow.
         self._client()
 
-    @property
-    def tokens_per_second(self) -> float:
-        """New tokens a second, cached answers left out."""
-        return self._tokens / self._seconds if self._seconds else 0.0
-
-    def generate(
-        self,
-        requests: Sequence[Request],
-        decoding: Decoding,
-        adapter: Path | None = None,
-        done: Collection[str] = (),
-        progress: Progress | None = None,
-    ) -> Iterator[list[Generation]]:
-        """Ask for what is not `done`, many at once, and yield answers as they come.
-
-        Raises BackendError when a request is refused, or fails for good; what was answered stays in the cache.
-        """
+    def _answers(self, work: Worklist, decoding: Decoding, adapter: Path | None) -> Iterator[list[Generation]]:
+        """Many are asked at once, and yielded as they come; what was answered before a failure stays in the cache."""
         if adapter is not None:
             raise BackendError(
                 f"{adapter}: a served model takes no adapter from here; serve it there and name it openai:NAME"
             )
-        if len({request.id for request in requests}) != len(requests):
-            raise ValueError("the requests' ids are not unique")
-        opened = [request for request in requests if request.id not in done]
-        if not opened:
+        if not (opened := [work.requests[i] for (i,) in work.batches(1)]):
             return
-        answered = len(requests) - len(opened)
-        started = time.perf_counter()
-        for batch in self._answers(opened, decoding):
-            self._seconds += time.perf_counter() - started
-            answered += len(batch)
-            if progress:
-                progress(answered, len(requests), self.tokens_per_second)
-            yield batch
-            started = time.perf_counter()
+        with closing(self._arriving(opened, decoding)) as answers:
+            while True:
+                with self._timed():
+                    batch = next(answers, None)
+                if batch is None:
+                    return
+                yield batch
 
-    def close(self) -> None:
-        """Nothing is held between calls."""
-
-    def _answers(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Generation]]:
+    def _arriving(self, requests: Sequence[Request], decoding: Decoding) -> Generator[list[Generation]]:
         """Answers in the order of their coming, all that have come at a time; asking goes on in a thread meanwhile."""
         came: queue.SimpleQueue[Generation | BaseException | None] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
@@ -169,7 +144,7 @@ class OpenAIBackend:
         if stored is None:
             text, tokens, finish = await client.complete(request.prompt, decoding, seed)
             cache.put(key, json.dumps([text, tokens, finish]))
-            self._tokens += tokens
+            self._written += tokens
         else:
             text, tokens, finish = json.loads(stored)
         return finished(request.id, text, tokens, "length" if finish == "length" else "stop", decoding)

@@ -4,31 +4,11 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from multiprocessing.util import Finalize
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from harness.backends.decoding import Decoding, Generation, Progress, Request
-
-
-class Backend(Protocol):
-    """What turns prompts into answers."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """New tokens a second of generation so far."""
-
-    def generate(
-        self,
-        requests: Sequence[Request],
-        decoding: Decoding,
-        adapter: Path | None = None,
-        done: Collection[str] = (),
-        progress: Progress | None = None,
-    ) -> Iterator[list[Generation]]:
-        """Answer the requests, and yield answers as they are finished; those in `done` need none."""
-
+from harness.backends.backend import Backend
 
 _engine: tuple[tuple[Any, ...], Any] | None = None
 
@@ -44,7 +24,7 @@ def open_backend(
 ) -> Backend:
     """The backend of that name for a base; jobs that follow each other share the loaded model.
 
-    `engine` are the fields of `vllm.EngineSettings` or `openai.Endpoint`.
+    `engine` are the fields of `vllm.EngineSettings` or `openai.Served`.
     """
     if name == "transformers":
         from harness.backends import transformers

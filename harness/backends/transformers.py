@@ -1,17 +1,14 @@
 """Batched generation with transformers, on CPU or GPU, with peft adapters.
 
-Batches are cut from the whole list of requests before anything is skipped. Floating-point sums depend on the
-shape of a batch, and a greedy choice between two near-equal tokens with them; with fixed batches a run that
-was killed and taken up again writes the same bytes as one that was not.
+Floating-point sums depend on the shape of a batch, and a greedy choice between two near-equal tokens with them.
+Batches are therefore cut from the whole list of requests: a run that was killed and taken up again, or that is spread
+over several processes, writes the same bytes as one that was not.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,14 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.backends.attention import use_grouped
-from harness.backends.decoding import Decoding, Generation, Progress, Request, choose, finished
-from harness.backends.weights import (
-    ADAPTER_CHECK_PROMPT,
-    AdapterInert,
-    BackendError,
-    base_fingerprint,
-    load_adapter,
-)
+from harness.backends.backend import Worklist
+from harness.backends.decoding import Decoding, Generation, choose
+from harness.backends.local import LocalBackend
+from harness.backends.weights import AdapterInert, BackendError, load_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -46,14 +39,12 @@ class _Prefix:
     cache: Any
 
 
-class TransformersBackend:
-    """Generation for one base model and any number of its adapters.
+class TransformersBackend(LocalBackend):
+    """Generation in this process, longest prompts first.
 
-    `base_dir` is a model folder or hub id, in safetensors. `dtype` is `auto` (fp32 on CPU, bf16 on a GPU that
-    has it, else fp16) or a torch dtype's name; `device` is `auto` (GPU if there is one) or a torch device;
-    `attention` is `auto` (grouped SDPA on CPU, else SDPA) or a name that transformers knows.
-    Nothing is loaded before the first prompt that needs an answer, so that a list with no open request costs
-    nothing. Decoder-only models with a key-value cache are supported.
+    `dtype` is `auto` (fp32 on CPU, bf16 on a GPU that has it, else fp16) or a torch dtype's name; `device` is `auto`
+    (GPU if there is one) or a torch device; `attention` is `auto` (grouped SDPA on CPU, else SDPA) or a name that
+    transformers knows. Decoder-only models with a key-value cache are supported.
 
     On fp32 bases an adapter is merged into a copy of the weights: 1.5 times as fast on small models and equal
     up to rounding in the seventh digit. Below fp32 merging would round the adapter away, so it stays apart.
@@ -69,93 +60,25 @@ class TransformersBackend:
         attention: str = "auto",
         trust_remote_code: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise BackendError(f"batch_size must be at least 1, not {batch_size}")
-        self.base_dir = str(base_dir)
-        self.batch_size = batch_size
+        super().__init__(str(base_dir), batch_size, trust_remote_code)
         self._dtype = dtype
         self._device = device
         self._attention = attention
-        self._trust = trust_remote_code
         self._adapted: tuple[str, Any] | None = None
-        self._tokens = 0
-        self._seconds = 0.0
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of all that may change a generation besides prompt, decoding and adapter."""
-        device, dtype = self._placement
-        content = {
-            "base": base_fingerprint(Path(self.base_dir)) if Path(self.base_dir).is_dir() else self.base_dir,
-            "device": device.split(":")[0],
-            "dtype": dtype,
-            "attention": self._attention,
-            "batch_size": self.batch_size,
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def tokens_per_second(self) -> float:
-        """New tokens a second of generation, over the backend's life (loading is not counted)."""
-        return self._tokens / self._seconds if self._seconds else 0.0
-
-    def generate(
-        self,
-        requests: Sequence[Request],
-        decoding: Decoding,
-        adapter: Path | None = None,
-        done: Collection[str] = (),
-        progress: Progress | None = None,
-    ) -> Iterator[list[Generation]]:
-        """Answer the requests, longest prompts first, and yield each batch as it is finished.
-
-        `done` holds ids that need no answer; a batch is skipped when all its ids are done, and generated
-        whole otherwise. Raises BackendError when the base or the adapter cannot be loaded or a prompt exceeds
-        the model's context, AdapterInert when the adapter changes no logit of a fixed prompt.
-        """
-        if len({request.id for request in requests}) != len(requests):
-            raise ValueError("the requests' ids are not unique")
-        if all(request.id in done for request in requests):
-            return
-        encoded = [self._encode(request) for request in requests]
+    def _answers(self, work: Worklist, decoding: Decoding, adapter: Path | None) -> Iterator[list[Generation]]:
+        ids = [self._encode(request) for request in work.requests]
         # Stable, so that equally long prompts keep their order.
-        order = sorted(range(len(requests)), key=lambda i: -len(encoded[i]))
-        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-        opened = [batch for batch in batches if any(requests[i].id not in done for i in batch)]
+        opened = work.batches(self.batch_size, sorted(range(len(ids)), key=lambda i: -len(ids[i])))
+        if not opened:
+            return
         model = self._with_adapter(adapter)
-        prefix = self._read_prefix(model, encoded)
-        finished = len(requests) - sum(len(batch) for batch in opened)
+        prefix = self._read_prefix(model, ids)
         for batch in opened:
-            started = time.perf_counter()
-            draws = decoding.generators([requests[i].id for i in batch])
-            answers = self._decode(model, [encoded[i] for i in batch], decoding, draws, prefix)
-            self._seconds += time.perf_counter() - started
-            generations = [
-                self._finish(requests[i].id, ids, reason, decoding)
-                for i, (ids, reason) in zip(batch, answers, strict=True)
-            ]
-            self._tokens += sum(generation.tokens for generation in generations)
-            finished += len(batch)
-            if progress:
-                progress(finished, len(requests), self.tokens_per_second)
-            yield generations
-
-    # --- tokens ------------------------------------------------------------------------------------------
-
-    def _encode(self, request: Request) -> list[int]:
-        from train.encode import encode_prompt
-
-        ids = encode_prompt(request.prompt, self._tokenizer)
-        if not ids:
-            raise BackendError(f"request {request.id!r} has an empty prompt")
-        return ids
-
-    def _finish(self, id_: str, ids: list[int], reason: Literal["stop", "length"], decoding: Decoding) -> Generation:
-        return finished(id_, self._text(ids), len(ids), reason, decoding)
-
-    def _text(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return text
+            names = [work.requests[i].id for i in batch]
+            with self._timed():
+                answers = self._decode(model, [ids[i] for i in batch], decoding, decoding.generators(names), prefix)
+            yield [self._finish(name, *answer, decoding) for name, answer in zip(names, answers, strict=True)]
 
     # --- the loop ----------------------------------------------------------------------------------------
 
@@ -169,12 +92,10 @@ class TransformersBackend:
         cache = growing_cache(model.config)
         if length < SHORTEST_PREFIX:
             return _Prefix(0, cache)
-        self._check_context(length)
-        started = time.perf_counter()
-        with torch.inference_mode():
+        self._check_context(length, self._context)
+        with self._timed(), torch.inference_mode():
             ids = torch.tensor([prompts[0][:length]], device=model.device)
             model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        self._seconds += time.perf_counter() - started
         return _Prefix(length, cache)
 
     def _decode(
@@ -194,7 +115,7 @@ class TransformersBackend:
         import torch
 
         rows, width = len(prompts), max(map(len, prompts))
-        self._check_context(width)
+        self._check_context(width, self._context)
         steps = min(decoding.max_new_tokens, self._context - width)
         eos = self._eos_ids
         ids = torch.full((rows, width), self._pad_id, dtype=torch.long)
@@ -251,12 +172,6 @@ class TransformersBackend:
                     alive = [alive[i] for i in keep]
         return list(zip(written, reasons, strict=True))
 
-    def _check_context(self, tokens: int) -> None:
-        if tokens >= self._context:
-            raise BackendError(
-                f"a prompt of {tokens} tokens does not fit {self.base_dir}, whose context is {self._context}"
-            )
-
     # --- the model ---------------------------------------------------------------------------------------
 
     @cached_property
@@ -275,15 +190,6 @@ class TransformersBackend:
         return device, "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            return AutoTokenizer.from_pretrained(self.base_dir, trust_remote_code=self._trust)
-        except (OSError, ValueError) as error:
-            raise BackendError(f"{self.base_dir}: the tokenizer cannot be loaded: {error}") from error
-
-    @cached_property
     def _base(self) -> Any:
         import torch
         from transformers import AutoModelForCausalLM
@@ -297,7 +203,7 @@ class TransformersBackend:
                 dtype=getattr(torch, dtype),
                 attn_implementation="sdpa" if self._attention == "auto" else self._attention,
                 use_safetensors=True,
-                trust_remote_code=self._trust,
+                trust_remote_code=self.trust_remote_code,
             )
         except (OSError, ValueError) as error:
             raise BackendError(f"{self.base_dir}: the model cannot be loaded: {error}") from error
@@ -308,15 +214,6 @@ class TransformersBackend:
     @cached_property
     def _context(self) -> int:
         return int(getattr(self._base.config, "max_position_embeddings", None) or 2**31)
-
-    @cached_property
-    def _eos_ids(self) -> frozenset[int]:
-        """The tokenizer's EOS and those of the generation config (chat models list several)."""
-        listed = self._base.generation_config.eos_token_id
-        ids = {listed} if isinstance(listed, int) else set(listed or ())
-        if self._tokenizer.eos_token_id is not None:
-            ids.add(self._tokenizer.eos_token_id)
-        return frozenset(ids)
 
     @cached_property
     def _pad_id(self) -> int:
@@ -345,9 +242,7 @@ class TransformersBackend:
     def _check_logits(self, model: Any) -> torch.Tensor:
         import torch
 
-        from train.encode import encode_prompt
-
-        ids = torch.tensor([encode_prompt(ADAPTER_CHECK_PROMPT, self._tokenizer)], device=model.device)
+        ids = torch.tensor([self._check_ids()], device=model.device)
         with torch.inference_mode():
             logits: torch.Tensor = model(input_ids=ids).logits
         return logits

@@ -10,17 +10,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
-from harness.backends.decoding import Decoding, Generation, Progress, Request, finished
+from harness.backends.backend import Worklist
+from harness.backends.decoding import Decoding, Generation
 from harness.backends.guard import Guard
-from harness.backends.weights import ADAPTER_CHECK_PROMPT, AdapterInert, BackendError, adapter_files
+from harness.backends.local import LocalBackend
+from harness.backends.weights import AdapterInert, BackendError, adapter_files
 
 # What vLLM 0.32 takes as the greatest rank of a LoRA (vllm/config/lora.py).
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -60,84 +60,51 @@ def usable() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-@dataclass
-class VllmBackend:
-    """Generation for one base and any number of its adapters; see `TransformersBackend` for the arguments.
+class VllmBackend(LocalBackend):
+    """Generation by an engine, which runs in processes of its own until `close` ends it.
 
-    The engine runs in processes of its own and starts with the first prompt that needs an answer. `close` ends it.
+    Its batches are calls of several `batch_size`, in the order of the requests.
     """
 
-    base_dir: str
-    dtype: str = "auto"
-    batch_size: int = 64
-    settings: EngineSettings = field(default_factory=EngineSettings)
-    trust_remote_code: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise BackendError(f"batch_size must be at least 1, not {self.batch_size}")
+    def __init__(
+        self,
+        base_dir: str,
+        dtype: str = "auto",
+        batch_size: int = 64,
+        settings: EngineSettings | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__(base_dir, batch_size, trust_remote_code)
+        self.dtype = dtype
+        self.settings = settings or EngineSettings()
         self._llm: Any = None
         self._guard: Guard | None = None
         self._rank = 0
-        self._ids: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
         self._checked: set[str] = set()
-        self._tokens = 0
-        self._seconds = 0.0
 
-    @property
-    def tokens_per_second(self) -> float:
-        """New tokens a second of generation, over the backend's life (starting the engine is not counted)."""
-        return self._tokens / self._seconds if self._seconds else 0.0
-
-    def generate(
-        self,
-        requests: Sequence[Request],
-        decoding: Decoding,
-        adapter: Path | None = None,
-        done: Collection[str] = (),
-        progress: Progress | None = None,
-    ) -> Iterator[list[Generation]]:
-        """Answer the requests in their order and yield each call's answers as it ends.
-
-        Calls are cut from the whole list; one is skipped when all its ids are in `done`, and made whole otherwise.
-        Raises BackendError when the base or the adapter cannot be loaded or a prompt exceeds the model's context,
-        AdapterInert when the adapter changes no probability of a fixed prompt.
-        """
-        if len({request.id for request in requests}) != len(requests):
-            raise ValueError("the requests' ids are not unique")
-        size = BATCHES_A_CALL * self.batch_size
-        calls = [requests[i : i + size] for i in range(0, len(requests), size)]
-        opened = [call for call in calls if any(request.id not in done for request in call)]
-        if not opened:
+    def _answers(self, work: Worklist, decoding: Decoding, adapter: Path | None) -> Iterator[list[Generation]]:
+        # A part has calls so much smaller that there are about as many of them.
+        calls = work.batches(-(-BATCHES_A_CALL // work.part[1]) * self.batch_size)
+        if not calls:
             return
         # Everything is read before anything is asked: a prompt that does not fit must not cost what was before it.
-        encoded = {request.id: self._encode(request) for call in opened for request in call}
+        ids = {i: self._encode(work.requests[i]) for call in calls for i in call}
         llm = self._engine(adapter)
         lora = self._lora(adapter)
         room = self._room(llm)
-        for call in opened:
-            for request in call:
-                self._check_context(len(encoded[request.id]), room)
-        answered = len(requests) - sum(map(len, opened))
-        for call in opened:
-            prompts = [encoded[request.id] for request in call]
-            started = time.perf_counter()
-            outputs = llm.generate(
-                [{"prompt_token_ids": ids} for ids in prompts],
-                self._sampling(call, [room - len(ids) for ids in prompts], decoding),
-                lora_request=lora,
-                use_tqdm=False,
-            )
-            self._seconds += time.perf_counter() - started
-            generations = [
-                self._finish(request.id, output.outputs[0], decoding)
-                for request, output in zip(call, outputs, strict=True)
-            ]
-            self._tokens += sum(generation.tokens for generation in generations)
-            answered += len(call)
-            if progress:
-                progress(answered, len(requests), self.tokens_per_second)
-            yield generations
+        for prompt in ids.values():
+            self._check_context(len(prompt), room)
+        for call in calls:
+            names = [work.requests[i].id for i in call]
+            with self._timed():
+                outputs = llm.generate(
+                    [{"prompt_token_ids": ids[i]} for i in call],
+                    self._sampling(names, [room - len(ids[i]) for i in call], decoding),
+                    lora_request=lora,
+                    use_tqdm=False,
+                )
+            yield [self._read(name, output.outputs[0], decoding) for name, output in zip(names, outputs, strict=True)]
 
     def close(self) -> None:
         """End the engine and give its memory back; the next prompt starts it anew."""
@@ -149,23 +116,9 @@ class VllmBackend:
             self._guard.release()
             self._guard = None
 
-    # --- tokens ------------------------------------------------------------------------------------------
+    # --- requests and answers ----------------------------------------------------------------------------
 
-    def _encode(self, request: Request) -> list[int]:
-        from train.encode import encode_prompt
-
-        ids = encode_prompt(request.prompt, self._tokenizer)
-        if not ids:
-            raise BackendError(f"request {request.id!r} has an empty prompt")
-        return ids
-
-    def _check_context(self, tokens: int, room: int) -> None:
-        if tokens >= room:
-            raise BackendError(
-                f"a prompt of {tokens} tokens does not fit {self.base_dir}, whose context is {room} here"
-            )
-
-    def _sampling(self, call: Sequence[Request], rooms: Sequence[int], decoding: Decoding) -> list[Any]:
+    def _sampling(self, ids: Sequence[str], rooms: Sequence[int], decoding: Decoding) -> list[Any]:
         from vllm import SamplingParams
 
         return [
@@ -178,39 +131,14 @@ class VllmBackend:
                 stop=list(decoding.stop),
                 stop_token_ids=sorted(self._eos_ids),
             )
-            for seed, room in zip(decoding.seeds([request.id for request in call]), rooms, strict=True)
+            for seed, room in zip(decoding.seeds(ids), rooms, strict=True)
         ]
 
-    def _finish(self, id_: str, output: Any, decoding: Decoding) -> Generation:
+    def _read(self, id_: str, output: Any, decoding: Decoding) -> Generation:
         ids = list(output.token_ids)
         if output.finish_reason == "stop" and ids and ids[-1] in self._eos_ids:
             ids.pop()
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return finished(id_, text, len(ids), "length" if output.finish_reason == "length" else "stop", decoding)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            return AutoTokenizer.from_pretrained(self.base_dir, trust_remote_code=self.trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise BackendError(f"{self.base_dir}: the tokenizer cannot be loaded: {error}") from error
-
-    @cached_property
-    def _eos_ids(self) -> frozenset[int]:
-        """The tokenizer's EOS and those of the generation config (chat models list several)."""
-        from transformers import AutoConfig, GenerationConfig
-
-        try:
-            listed = GenerationConfig.from_pretrained(self.base_dir).eos_token_id
-        except OSError:
-            config = AutoConfig.from_pretrained(self.base_dir, trust_remote_code=self.trust_remote_code)
-            listed = getattr(config, "eos_token_id", None)
-        ids = {listed} if isinstance(listed, int) else set(listed or ())
-        if self._tokenizer.eos_token_id is not None:
-            ids.add(self._tokenizer.eos_token_id)
-        return frozenset(ids)
+        return self._finish(id_, ids, "length" if output.finish_reason == "length" else "stop", decoding)
 
     # --- the engine --------------------------------------------------------------------------------------
 
@@ -299,7 +227,7 @@ class VllmBackend:
         from vllm.lora.request import LoRARequest
 
         # An id that is used again would serve the weights it stood for before.
-        number = self._ids.setdefault(str(adapter), len(self._ids) + 1)
+        number = self._numbers.setdefault(str(adapter), len(self._numbers) + 1)
         lora = LoRARequest(str(adapter), number, str(adapter))
         if str(adapter) not in self._checked:
             if self._probabilities(None) == self._probabilities(lora):
@@ -314,9 +242,7 @@ class VllmBackend:
         """The log-probabilities of the fixed prompt's tokens, and of the likeliest next ones."""
         from vllm import SamplingParams
 
-        from train.encode import encode_prompt
-
-        ids = encode_prompt(ADAPTER_CHECK_PROMPT, self._tokenizer)
+        ids = self._check_ids()
         asked = SamplingParams(temperature=0.0, max_tokens=1, logprobs=5, prompt_logprobs=1)
         try:
             (output,) = self._llm.generate([{"prompt_token_ids": ids}], [asked], lora_request=lora, use_tqdm=False)

@@ -20,7 +20,7 @@ from harness.data.source import DataError
 from harness.synthesize.output import CONFIGS, knowledge_name, read_manifest
 
 if TYPE_CHECKING:
-    from harness.backends.opening import Backend
+    from harness.backends.backend import Backend
 
 ENOUGH = 0.9
 
