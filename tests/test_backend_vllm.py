@@ -261,27 +261,44 @@ def test_misuse_is_named(engine: type[FakeLLM], base: Path, monkeypatch: pytest.
         answers(VllmBackend(str(base)), Decoding(4))
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes by /proc")
-def test_what_an_engine_started_ends_with_the_process_that_did(tmp_path: Path) -> None:
-    """Even where that process is killed: its own clean-up never runs."""
-    script = """
-import os, subprocess, sys
-from harness.backends.guard import Guard
-children = [subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL) for _ in range(2)]
-Guard([children[0].pid])
-released = Guard([children[1].pid])
-released.release()
-print(*(child.pid for child in children), flush=True)
-os._exit(1)
+# An engine starts a worker in a session of its own and says so; the process that starts it is killed before the engine
+# is ready. Another one is let go in time, and one was there before.
+ENGINE = """
+import subprocess, sys, time
+worker = subprocess.Popen(["sleep", "60"], start_new_session=True, stdout=subprocess.DEVNULL)
+print(worker.pid, flush=True)
+time.sleep(60)
 """
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
-    guarded, free = map(int, done.stdout.split())
-    until = time.monotonic() + 20
-    while _alive(guarded) and time.monotonic() < until:
+STARTER = """
+import os, signal, subprocess, sys
+from harness.backends.guard import Guard
+def start():
+    engine = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+    print(engine.pid, engine.stdout.readline(), flush=True)
+start()
+released = Guard()
+with released.starting():
+    start()
+released.release()
+with Guard().starting():
+    start()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes by /proc")
+def test_what_an_engine_started_ends_with_the_process_that_was_killed_while_starting_it() -> None:
+    done = subprocess.run([sys.executable, "-c", STARTER, ENGINE], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    pids = [int(pid) for pid in done.stdout.split()]
+    free, guarded = pids[:4], pids[4:]
+    assert len(guarded) == 2
+    until = time.monotonic() + 30
+    while any(map(_alive, guarded)) and time.monotonic() < until:
         time.sleep(0.05)
-    assert not _alive(guarded)
-    assert _alive(free)
-    os.kill(free, signal.SIGTERM)
+    assert [_alive(pid) for pid in guarded] == [False, False]
+    assert all(map(_alive, free))
+    for pid in free:
+        os.kill(pid, signal.SIGTERM)
 
 
 def _alive(pid: int) -> bool:

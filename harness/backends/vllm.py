@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +147,13 @@ class VllmBackend(LocalBackend):
         if self._llm is None or rank > self._rank:
             self.close()
             self._rank = allowed_rank(max(rank, self._rank, self.settings.highest_rank), adapter)
-            others = set(active_children())
-            self._llm = self._start()
-            self._guard = Guard(child.pid for child in active_children() if child not in others and child.pid)
+            self._guard = Guard()
+            try:
+                with self._guard.starting():
+                    self._llm = self._start()
+            except BaseException:
+                self.close()
+                raise
         return self._llm
 
     def _start(self) -> Any:
