@@ -100,7 +100,12 @@ def run(
     only: Only = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/ID, the same for equal runs.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue what an earlier run left.")] = True,
-    workers: Annotated[int | None, typer.Option(help="Jobs at a time. Default: one a core; one with vLLM.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Jobs at a time. Default: one a GPU (or as many as an engine takes), or a core.")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(help="Where jobs run: processes of this machine, or ray (docs/scaling.md).")
+    ] = "processes",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")] = False,
     trust_remote_code: Trust = False,
@@ -109,12 +114,14 @@ def run(
     words = locals()
     from rich.console import Console
 
+    from harness.executor import check_executor
     from harness.options import default_preset, has_gpu
     from harness.pipeline import execute, run_id
     from harness.progress import Display
     from harness.reports import leaderboard
     from harness.store import RunFolder
 
+    check_executor(executor)
     options = _resolve(words)
     # Progress goes to standard error, so that standard output holds the table or the JSON and nothing else.
     notes = Console(stderr=True, quiet=quiet or as_json)
@@ -131,7 +138,7 @@ def run(
     folder.check(options.fingerprint(), resume)
     display = Display(notes, quiet or as_json)
     with display:
-        result = execute(options, folder, _command(), display.listen, display.announce, workers)
+        result = execute(options, folder, _command(), display.listen, display.announce, workers, executor)
     if as_json:
         typer.echo((folder.path / "metrics.json").read_text(encoding="utf-8"), nl=False)
         return

@@ -211,7 +211,8 @@ def _ray() -> Iterator[Finding]:
     if found:
         yield Finding("Ray", "ok", f"ray {found['ray']}")
     else:
-        yield Finding("Ray", "missing", "not installed", "pip install ray, for jobs on several machines")
+        remedy = "pip install -c constraints.txt -e '.[ray]', for jobs on several machines (docs/scaling.md)"
+        yield Finding("Ray", "missing", "not installed", remedy)
 
 
 # --- keys, places, data --------------------------------------------------------------------------------------

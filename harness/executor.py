@@ -1,24 +1,25 @@
-"""Runs jobs in worker processes, as many at a time as there are cores, each when what it needs is there."""
+"""Runs jobs, each when what it needs is there: which may start, in what order, and what a failure costs.
+
+Where they run is a pool's business: processes of this machine (`executor_processes`), or tasks of Ray
+(`executor_ray`).
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from filelock import FileLock
 
-from harness.errors import Problems
+from harness.errors import Problems, UserError
 from harness.jobs import Job
 
 Listener = Callable[["Event"], None]
 REPORT_SECONDS = 0.2
+EXECUTORS = ("processes", "ray")
 
 
 @dataclass(frozen=True)
@@ -33,46 +34,41 @@ class Event:
     seconds: float = 0.0
 
 
-_events: Any = None  # the worker's end of the event queue
+class Pool(Protocol):
+    """Where jobs run, beside each other and in other processes than this."""
+
+    def has_room(self, job: Job) -> bool:
+        """Whether the job would run at once; a pool that runs nothing has room for any."""
+
+    def start(self, job: Job) -> None:
+        """Run the job by `run_job`."""
+
+    def wait(self, seconds: float) -> list[Event]:
+        """What happened meanwhile; returns when a job has ended, or after so many seconds.
+
+        Every job ends in one event, done or failed. A job whose process died is tried again first.
+        """
+
+    def close(self) -> None:
+        """End the processes; what they had begun is taken up by the next run."""
 
 
-def _start_worker(events: Any, parent: int) -> None:
-    global _events
-    _events = events
+def check_executor(name: str) -> None:
+    """Raises UserError where there is no such executor, or where it is not installed."""
+    if name not in EXECUTORS:
+        raise UserError(f"--executor: '{name}' is not one of {', '.join(EXECUTORS)}")
+    if name == "ray":
+        from harness.executor_ray import check_installed
 
-    def leave_with_parent() -> None:
-        # A parent that was killed cannot stop its workers; they must not go on writing beside its successor's.
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+        check_installed()
 
 
-def _run(job: Job) -> float:
-    """Run a job in this worker; returns the seconds it took. A lock keeps two runs from doing the same job."""
-    last = 0.0
+def run_jobs(jobs: Iterable[Job], workers: int | None, listen: Listener, executor: str = "processes") -> None:
+    """Run the jobs that are not done yet, at most `workers` at a time; returns when all are.
 
-    def report(done: int, total: int, remark: str) -> None:
-        nonlocal last
-        if done >= total or time.monotonic() - last > REPORT_SECONDS:
-            last = time.monotonic()
-            _events.put(Event(job.key, "progress", done, total, remark))
-
-    job.out.parent.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    with FileLock(job.out.with_name(f".{job.out.name}.lock")):
-        if not job.done():
-            _events.put(Event(job.key, "started"))
-            job.payload.run(job.out, report)
-    return time.monotonic() - start
-
-
-def run_jobs(jobs: Iterable[Job], workers: int, listen: Listener) -> None:
-    """Run the jobs that are not done yet; returns when all are.
-
-    When a job fails, the jobs that need it are skipped and the others still run, so that nothing already begun
-    is lost; then Problems is raised with every failure.
+    `None` workers are as many as the pool has cores and GPUs for. When a job fails, the jobs that need it are
+    skipped and the others still run, so that nothing already begun is lost; then Problems is raised with every
+    failure. Raises UserError where the executor cannot be used.
     """
     by_key = {job.key: job for job in jobs}
     for job in by_key.values():
@@ -83,44 +79,77 @@ def run_jobs(jobs: Iterable[Job], workers: int, listen: Listener) -> None:
         return
     height = _heights(by_key)
     failures: dict[str, str] = {}
-
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a worker loads torch; two threads fight over a core
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # workers' own bars would tear the display
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    pool = ProcessPoolExecutor(
-        min(workers, len(waiting)), mp_context=context, initializer=_start_worker, initargs=(events, os.getpid())
-    )
-    running: dict[Future[float], Job] = {}
+    running: set[str] = set()
+    pool = _open(executor, tuple(waiting.values()), workers)
     try:
         while waiting or running:
             for job in sorted(waiting.values(), key=lambda job: -height[job.key]):
                 if any(need in failures for need in job.needs):
                     failures[job.key] = ""
                     listen(Event(waiting.pop(job.key).key, "skipped"))
-                elif len(running) < workers and all(
-                    need not in waiting and need not in {other.key for other in running.values()} for need in job.needs
-                ):
-                    running[pool.submit(_run, waiting.pop(job.key))] = job
-            finished, _ = wait(running, timeout=REPORT_SECONDS, return_when=FIRST_COMPLETED)
-            while not events.empty():
-                listen(events.get())
-            for future in finished:
-                job = running.pop(future)
-                try:
-                    listen(Event(job.key, "done", seconds=future.result()))
-                except BrokenProcessPool as error:
-                    raise Problems(
-                        [f"{job.label}: its worker process died (out of memory?); start the same command again"]
-                    ) from error
-                except Exception as error:
-                    failures[job.key] = f"{job.label}: {type(error).__name__}: {error}"
-                    listen(Event(job.key, "failed", remark=str(error)))
+                elif not any(need in waiting or need in running for need in job.needs) and pool.has_room(job):
+                    running.add(waiting.pop(job.key).key)
+                    pool.start(job)
+            for event in pool.wait(REPORT_SECONDS):
+                if event.state in ("done", "failed"):
+                    running.remove(event.job)
+                if event.state == "failed":
+                    failures[event.job] = f"{by_key[event.job].label}: {event.remark}"
+                listen(event)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.close()
     if failures:
         raise Problems(message for message in failures.values() if message)
+
+
+def run_job(job: Job, tell: Listener) -> Event:
+    """Run a job in this process and return how it ended; `tell` hears of its progress.
+
+    A lock keeps two runs from doing the same job. It is the kernel's (flock) and goes with the process that holds
+    it. An exception of the job is its end, in words: not every exception survives the way to another process.
+    """
+    last = 0.0
+
+    def report(done: int, total: int, remark: str) -> None:
+        nonlocal last
+        if done >= total or time.monotonic() - last > REPORT_SECONDS:
+            last = time.monotonic()
+            tell(Event(job.key, "progress", done, total, remark))
+
+    start = time.monotonic()
+    try:
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(job.out.with_name(f".{job.out.name}.lock")):
+            if not job.done():
+                tell(Event(job.key, "started"))
+                job.payload.run(job.out, report)
+    except Exception as error:
+        return Event(job.key, "failed", remark=describe(error), seconds=time.monotonic() - start)
+    return Event(job.key, "done", seconds=time.monotonic() - start)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in words."""
+    return f"{type(error).__name__}: {error}"
+
+
+def worker_defaults() -> None:
+    """Settings that libraries read when a worker loads them, where they are not set."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads fight over a core
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # workers' own bars would tear the display
+
+
+def _open(executor: str, jobs: Sequence[Job], workers: int | None) -> Pool:
+    check_executor(executor)
+    worker_defaults()
+    if executor == "ray":
+        from harness.executor_ray import RayPool
+
+        return RayPool(jobs, workers)
+    from harness.executor_processes import ProcessPool
+
+    return ProcessPool(jobs, workers)
 
 
 def _heights(jobs: dict[str, Job]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from harness.cells import read_cells
 from harness.errors import Problems
 from harness.executor import Event, run_jobs
 from harness.jobs import Job
+from harness.layout import visible_gpus
 from harness.metrics.longform import LongformScore
 from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import longform_metrics, short_qa_metrics, summarise_longform, summarise_short_qa
@@ -44,6 +45,7 @@ def execute(
     listen: Callable[[Event], None],
     announce: Callable[[Plan], None] = lambda plan: None,
     workers: int | None = None,
+    executor: str = "processes",
 ) -> RunResult:
     """Do a whole run, continuing whatever was done before, and write the run folder.
 
@@ -52,7 +54,7 @@ def execute(
     """
     started = datetime.datetime.now(datetime.UTC)
     if options.tune:
-        options = tune(options, folder, listen, announce, workers)
+        options = tune(options, folder, listen, announce, workers, executor)
     tables = plan_run(options)
     studies = ablations.prepare(options)
     # Jobs that several of them need are one job; the tables' cells are all that is reported of the whole plan.
@@ -73,7 +75,7 @@ def execute(
         listen(event)
 
     try:
-        run_jobs(plan.jobs, workers or _workers(options), note)
+        run_jobs(plan.jobs, workers or _workers(options), note, executor)
     except Problems as error:
         failure = error
     cells = [cell for cell in plan.cells if cell.generate.done() and (cell.score is None or cell.score.done())]
@@ -126,9 +128,9 @@ def report(
     return summary
 
 
-def _workers(options: RunOptions) -> int:
-    """One a core; one in all where an engine takes the GPU, or most of the memory, for itself."""
-    return 1 if options.backend == "vllm" else os.cpu_count() or 1
+def _workers(options: RunOptions) -> int | None:
+    """One where an engine takes most of the machine's memory; else as many as there are cores or GPUs for."""
+    return 1 if options.backend == "vllm" and not visible_gpus() else None
 
 
 def tune(
@@ -137,6 +139,7 @@ def tune(
     listen: Callable[[Event], None],
     announce: Callable[[Plan], None],
     workers: int | None,
+    executor: str,
 ) -> RunOptions:
     """Spend every method's tuning budget on validation entities of the first world; the options with the settings
     that were best there. `tuning.json` in the run folder records every trial.
@@ -155,7 +158,7 @@ def tune(
         plans.append((setting, plan_run(trial)))
     jobs = {job.key: job for _, plan in plans for job in plan.jobs}
     announce(replace(plans[0][1], jobs=tuple(jobs.values())))
-    run_jobs(jobs.values(), workers or _workers(options), listen)
+    run_jobs(jobs.values(), workers or _workers(options), listen, executor)
     trials = [trial for setting, plan in plans for trial in _trials(plan, setting, options)]
     chosen = tuning.best(trials)
     folder.json("tuning.json", {"trials": [asdict(trial) for trial in trials], "chosen": tuning.describe(chosen)})

@@ -15,6 +15,7 @@ import pytest
 from harness.errors import Problems
 from harness.executor import Event, run_jobs
 from harness.jobs import Job, Report
+from harness.paths import append_lines, read_lines
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,41 @@ class Write:
             file.write(out.name + "\n")
         report(1, 1, "")
         out.write_text(text)
+
+
+@dataclass(frozen=True)
+class See:
+    """Writes which GPUs this process may see, once the job beside it has begun."""
+
+    beside: Path
+
+    def run(self, out: Path, report: Report) -> None:
+        out.with_suffix(".mine").write_text("")
+        until = time.monotonic() + 60
+        while not self.beside.with_suffix(".mine").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        out.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+
+
+@dataclass(frozen=True)
+class Count:
+    """Counts to ten and keeps each number; kills its own process half-way, as often as it is told."""
+
+    deaths: int
+
+    def run(self, out: Path, report: Report) -> None:
+        part, died = out.with_suffix(".part"), out.with_suffix(".died")
+        for number in range(len(list(read_lines(part))), 10):
+            append_lines(part, [{"number": number}])
+            if number >= 4 and len(list(read_lines(died))) < self.deaths:
+                append_lines(died, [{"process": os.getpid()}])
+                os.kill(os.getpid(), signal.SIGKILL)
+        report(10, 10, "")
+        out.write_text(" ".join(str(row["number"]) for row in read_lines(part)))
+
+
+def count(folder: Path, name: str, deaths: int) -> Job:
+    return Job(name, "train", name, folder / name, Count(deaths))
 
 
 def job(folder: Path, name: str, needs: tuple[str, ...] = (), fails: bool = False, seconds: float = 0.0) -> Job:
@@ -64,6 +100,22 @@ def test_a_failure_costs_only_what_depends_on_it(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 1
     assert (tmp_path / "other").exists() and not (tmp_path / "child").exists()
     assert {event.job for event in events if event.state == "skipped"} == {"child"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_worker_killed_in_mid_job_is_replaced_once(tmp_path: Path) -> None:
+    jobs = [count(tmp_path, "whole", 0), count(tmp_path, "killed", 1), job(tmp_path, "child", ("killed",))]
+    run_jobs(jobs, 2, lambda event: None)
+    assert len(list(read_lines(tmp_path / "killed.died"))) == 1
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert (tmp_path / "child").exists()
+
+    jobs = [count(tmp_path, "hopeless", 99), job(tmp_path, "orphan", ("hopeless",)), job(tmp_path, "other")]
+    with pytest.raises(Problems, match="hopeless: its worker process died") as caught:
+        run_jobs(jobs, 1, lambda event: None)
+    assert len(caught.value.problems) == 1
+    assert len(list(read_lines(tmp_path / "hopeless.died"))) == 2
+    assert (tmp_path / "other").exists() and not (tmp_path / "orphan").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
