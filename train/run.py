@@ -64,12 +64,15 @@ def run_stage(
     checkpoint; on a CPU the weights are then bit for bit those of an uninterrupted run. `progress` is called
     with (update, updates, loss).
 
-    Several processes started by `accelerate launch` or torchrun train together; the main one writes.
-    Raises StageError, EncodingError or AdapterError for input that cannot be trained on.
+    Several processes started by `accelerate launch` or torchrun train together (`train.launch`); the main one
+    writes. Raises StageError, EncodingError or AdapterError for input that cannot be trained on.
     """
     fingerprint = stage.fingerprint(base_fingerprint)
     if (out_dir / STAGE_FILE).is_file():
         return _report_of(out_dir, fingerprint)
+    from train.distributed import require_supported
+
+    require_supported(os.environ)
     if stage.kind in ("dpo", "rl"):
         folders = _folders([need for need in (stage.start, stage.verifier) if need], adapter_dirs, base_fingerprint)
         return _tune_responses(
@@ -84,7 +87,7 @@ def run_stage(
     from train.trainer import StageTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(str(base_dir))
-    encoded = _encode(stage, tokenizer)
+    encoded = encode_stage(stage, tokenizer)
     plan = plan_stage(stage, encoded, base_fingerprint)
     knowledge = _folders(stage.needs, adapter_dirs, base_fingerprint)
 
@@ -225,7 +228,8 @@ def plan_stage(stage: Stage, encoded: EncodedRows, base_fingerprint: str) -> Pla
             raise ValueError(f"stage {stage.name!r} ({stage.kind}) has no plan of rows; it samples or compares")
 
 
-def _encode(stage: Stage, tokenizer: Any) -> EncodedRows:
+def encode_stage(stage: Stage, tokenizer: Any) -> EncodedRows:
+    """The token sequences of a stage. Raises StageError where it has no rows, EncodingError for faulty ones."""
     from train.encode import encode_examples, encode_texts
     from train.plan import StageError
 

@@ -1,6 +1,6 @@
 """The trainer that every stage shares: transformers' Trainer with our data order, loss and optimiser.
 
-The Trainer brings devices, accumulation, distributed data parallelism and clipping. What is overridden:
+The Trainer brings devices, accumulation, distributed training (`train.distributed`) and clipping. What is overridden:
 
 - the data is a `Plan`; an item is a whole micro-batch, so accelerate deals out micro-batches to processes;
 - each branch of a micro-batch is back-propagated before the next one switches adapters;
@@ -22,6 +22,7 @@ from transformers.trainer import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.training_args import TrainingArguments
 
+from train import distributed
 from train.collate import IGNORED, Padded, pad
 from train.encode import Encoded
 from train.lora import AdapterSwitch
@@ -33,20 +34,24 @@ Batch = dict[str, Any]
 
 
 class PlannedBatches(Dataset[Batch]):
-    """The micro-batches of a plan from `start` on, padded when they are asked for."""
+    """The micro-batches of a plan from `start` on, padded when they are asked for.
+
+    Those that `processes` processes train at the same time have equally many branches.
+    """
 
     def __init__(self, plan: Plan, rows: Sequence[Encoded], pad_id: int, start: int = 0) -> None:
         self._plan = plan
         self._rows = rows
         self._pad_id = pad_id
         self._start = start
+        self.processes = 1
 
     def __len__(self) -> int:
         return len(self._plan.micro_batches) - self._start
 
     def __getitem__(self, item: int) -> Batch:
         index = item + self._start
-        branches = self._plan.micro_batches[index]
+        branches = distributed.evened(self._plan, index, self.processes)
         padded: dict[tuple[int, ...], Padded] = {}
         for branch in branches:
             if branch.rows not in padded:
@@ -98,13 +103,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                 f"processes; lower micro_batch_size to at most {recipe.batch_size // args.world_size}"
             )
         args.gradient_accumulation_steps = plan.per_update // args.world_size
+        batches = PlannedBatches(plan, rows, pad_id, start=done * plan.per_update)
         super().__init__(
             model=switch.model,
             args=args,
-            train_dataset=PlannedBatches(plan, rows, pad_id, start=done * plan.per_update),
+            train_dataset=batches,
             data_collator=_only_item,
             callbacks=[_AfterUpdate(self, on_update)],
         )
+        self._sharded = distributed.shards_base(self.accelerator, switch.model)
+        if self._sharded:
+            batches.processes = args.world_size
         # The plan's weights already are 1 / (target tokens of the whole update).
         self.model_accepts_loss_kwargs = False
         for unwanted in (PrinterCallback, ProgressCallback):
@@ -152,9 +161,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                         model, inputs["input_ids"][i], inputs["targets"][i], inputs["keep"][i]
                     )
                 loss = summed * weight
-                # DDP averages gradients over processes; the plan's weights ask for their sum.
+                # Gradients are averaged over processes; the plan's weights ask for their sum.
                 self.accelerator.backward(loss * self.args.world_size)
             total += loss.detach()
+        if self._sharded and self.accelerator.sync_gradients:
+            distributed.average_gradients(self._switch.parameters)
         self._update_loss += total
         return total
 
