@@ -54,12 +54,15 @@ class BaseSection(_Section):
 
 
 class EngineSection(_Section):
-    """How vLLM's engine is laid out; see `harness.backends.vllm.EngineSettings`."""
+    """How generation is laid out on GPUs; but for `data_parallel` see `harness.backends.vllm.EngineSettings`."""
 
     tensor_parallel: int | None = Field(
         default=None, gt=0, description="GPUs that a base is spread over; as few as fit"
     )
     memory_share: float = Field(default=0.9, gt=0, lt=1, description="of a GPU's memory")
+    data_parallel: int = Field(
+        default=1, gt=0, description="jobs that a list of prompts is spread over, each on GPUs of its own; any backend"
+    )
     context: int | None = Field(default=None, gt=0, description="longest prompt with answer; the model's own if absent")
 
 

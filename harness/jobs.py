@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness.backends.decoding import Decoding, Generation, Request
-from harness.paths import append_lines, mend_lines, read_lines, write_lines
+from harness.paths import append_lines, digest, mend_lines, read_lines, write_lines
 from train.sampling import Workbench, samplings
 from train.stages import Stage
 
@@ -34,7 +34,10 @@ class Payload(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work: `needs` are the keys of the jobs whose results it reads."""
+    """A piece of work: `needs` are the keys of the jobs whose results it reads.
+
+    `part_of` is the result that it makes a part of; where that is there, the part is not needed.
+    """
 
     key: str
     kind: JobKind
@@ -42,10 +45,11 @@ class Job:
     out: Path
     payload: Payload
     needs: tuple[str, ...] = ()
+    part_of: Path | None = None
 
     def done(self) -> bool:
         """Whether the result is there (results appear whole or not at all)."""
-        return self.out.exists()
+        return self.out.exists() or (self.part_of is not None and self.part_of.exists())
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,8 @@ class Generate:
 
     `whole_sentences` cuts every answer after its last whole sentence, for answers of a length that was forced.
     `base` is a folder, or the name of a model that is served (backend `openai`); `engine` are further settings of
-    the backend (`harness.backends.opening`).
+    the backend (`harness.backends.opening`). `part` (k, n) answers every n-th batch alone, from the k-th on
+    (`in_parts`).
     """
 
     base: str
@@ -154,12 +159,18 @@ class Generate:
     whole_sentences: bool = False
     backend: str = "transformers"
     engine: Mapping[str, Any] = field(default_factory=dict)
+    part: tuple[int, int] = (0, 1)
+
+    @property
+    def share(self) -> int:
+        """How many of the prompts are answered here; of a part about so many."""
+        return -(-len(self.prompts) // self.part[1])
 
     def address(self) -> dict[str, Any]:
         """What of this decides the answers, but for the base and the adapter, which stand by other names."""
         named = {f.name: getattr(self, f.name) for f in fields(self)} | {"decoding": asdict(self.decoding)}
         # Fields that came later count where they change something, so that older results keep their addresses.
-        unused = {"backend", "engine", *(() if self.whole_sentences else ("whole_sentences",))}
+        unused = {"backend", "engine", "part", *(() if self.whole_sentences else ("whole_sentences",))}
         return {name: value for name, value in named.items() if name not in unused}
 
     def run(self, out: Path, report: Report) -> None:
@@ -182,18 +193,57 @@ class Generate:
             self.decoding,
             adapter=self.adapter,
             done=frozenset(answers),
+            part=self.part,
         )
-        report(len(answers), len(self.prompts), "")
+        report(len(answers), self.share, "")
         for batch in batches:
             rows = [asdict(self._cut(generation)) for generation in batch]
             append_lines(part, rows)
             answers |= {row["id"]: row for row in rows}
-            report(len(answers), len(self.prompts), f"{backend.tokens_per_second:.0f} tokens/s")
-        write_lines(out, [answers[id_] for id_, _ in self.prompts])
+            report(len(answers), self.share, f"{backend.tokens_per_second:.0f} tokens/s")
+        write_lines(out, [answers[id_] for id_, _ in self.prompts if self.part[1] == 1 or id_ in answers])
         part.unlink(missing_ok=True)
 
     def _cut(self, generation: Generation) -> Generation:
         return replace(generation, text=whole_sentences(generation.text)) if self.whole_sentences else generation
+
+
+@dataclass(frozen=True)
+class JoinAnswers:
+    """Make the result of a `Generate` job of the results of its parts, which are removed."""
+
+    ids: tuple[str, ...]
+    parts: tuple[Path, ...]
+
+    def run(self, out: Path, report: Report) -> None:
+        """Answers stand in the order of the prompts, as if there had been no parts."""
+        answers = {row["id"]: row for path in self.parts for row in read_lines(path)}
+        write_lines(out, [answers[id_] for id_ in self.ids])
+        for path in self.parts:
+            path.unlink()
+        report(len(self.ids), len(self.ids), "")
+
+
+def in_parts(job: Job, parts: int) -> list[Job]:
+    """The jobs that answer a `Generate` job's prompts in so many parts beside each other; the job itself comes last.
+
+    Its address and every byte of its result are those of one whole job: parts are cut between batches. A job that
+    has no more than a batch, or asks a served model, stays whole, and so does any other job.
+    """
+    whole = job.payload
+    if not isinstance(whole, Generate) or whole.backend == "openai":
+        return [job]
+    parts = min(parts, -(-len(whole.prompts) // whole.batch_size))
+    if parts <= 1:
+        return [job]
+    made = []
+    for k in range(parts):
+        key = digest(["part", job.key, k, parts])
+        label = f"{job.label} (part {k + 1} of {parts})"
+        out = job.out.with_name(f"{key[:32]}.jsonl")
+        made.append(Job(key, job.kind, label, out, replace(whole, part=(k, parts)), job.needs, part_of=job.out))
+    joined = JoinAnswers(tuple(id_ for id_, _ in whole.prompts), tuple(part.out for part in made))
+    return [*made, replace(job, payload=joined, needs=(*job.needs, *(part.key for part in made)))]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from harness.bases import (
     weights_fingerprint,
 )
 from harness.data.source import DataError, Source
-from harness.jobs import Generate, Job, Score, ToScore
+from harness.jobs import Generate, Job, Score, ToScore, in_parts
 from harness.paths import derive_seed, digest, home
 from harness.plan_training import GENERATION_FORMAT, Ground, Teacher, joined, stage_jobs
 from harness.records import Item
@@ -268,7 +268,8 @@ def _cell(where: _Where, model: ModelSpec) -> tuple[Cell, list[Job]]:
         key, "generate", f"{label}: answer {len(items)} prompts", home() / "generations" / f"{key[:32]}.jsonl",
         payload, needs,
     )  # fmt: skip
-    jobs.append(generate)
+    jobs += (parts := in_parts(generate, generation.engine.data_parallel))
+    generate = parts[-1]
     score = None
     if where.judging is not None:
         score = _score_job(options, generate, items, template.separator, where.judging, label)
@@ -334,6 +335,7 @@ def _ground(
         teacher=teacher,
         trust_remote_code=options.trust_remote_code,
         engine=_engine(options),
+        data_parallel=options.preset.generation.engine.data_parallel,
     )
 
 
@@ -347,7 +349,9 @@ def _engine(options: RunOptions) -> dict[str, Any]:
         rank = max(recipe.rank for recipe in (recipes.sft, recipes.skill, recipes.preference, recipes.rl))
         with_knowledge = any(model.knowledge is not None for model in models_of(task, options))
         ranks.append(rank + (recipes.knowledge.rank if with_knowledge else 0))
-    return {"highest_rank": max(ranks, default=1)} | options.preset.generation.engine.model_dump()
+    return {"highest_rank": max(ranks, default=1)} | options.preset.generation.engine.model_dump(
+        exclude={"data_parallel"}
+    )
 
 
 def _shots(data: TaskData, count: int, seed: int) -> tuple[Any, ...]:

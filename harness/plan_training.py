@@ -9,7 +9,7 @@ from typing import Any
 
 from baselines.method import NotApplicable
 from harness.backends.decoding import Decoding
-from harness.jobs import Generate, Job, JoinAdapters, TrainAdapter
+from harness.jobs import Generate, Job, JoinAdapters, TrainAdapter, in_parts
 from harness.paths import digest, home
 from harness.sampling import AskTeacher, Bench, Judges, JudgeSamples, TeacherFile
 from train.sampling import Judging, Sampling, samplings
@@ -50,6 +50,7 @@ class Ground:
     teacher: Teacher | None = None
     trust_remote_code: bool = False
     engine: Mapping[str, Any] = field(default_factory=dict)
+    data_parallel: int = 1
 
 
 def stage_jobs(stage: Stage, ground: Ground) -> list[Job]:
@@ -99,7 +100,7 @@ def sampling_jobs(sampling: Sampling, ground: Ground) -> list[Job]:
     payload = _generate(sampling, ground, str(ground.base_dir), model.out if model else None)
     key = _generation_key(sampling, ground, model.key if model else "")
     needs = (*ground.needs, *(job.key for job in jobs))
-    return [*jobs, _sample_job(key, sampling, ground, payload, needs)]
+    return [*jobs, *_sample_jobs(key, sampling, ground, payload, needs)]
 
 
 def judging_jobs(judging: Judging, ground: Ground) -> list[Job]:
@@ -149,7 +150,7 @@ def _teacher_jobs(sampling: Sampling, ground: Ground) -> list[Job]:
         before = []
         payload = AskTeacher(teacher.name, sampling.prompts, sampling.max_new_tokens, home() / "judge_cache.sqlite")
     key = _generation_key(sampling, ground, teacher.fingerprint)
-    return [*before, _sample_job(key, sampling, ground, payload, tuple(job.key for job in before))]
+    return [*before, *_sample_jobs(key, sampling, ground, payload, tuple(job.key for job in before))]
 
 
 def _generate(sampling: Sampling, ground: Ground, base: str, adapter: Path | None) -> Generate:
@@ -178,6 +179,7 @@ def _generation_key(sampling: Sampling, ground: Ground, model: str) -> str:
     return digest(["sample", GENERATION_FORMAT, *made_of])
 
 
-def _sample_job(key: str, sampling: Sampling, ground: Ground, payload: Any, needs: tuple[str, ...]) -> Job:
+def _sample_jobs(key: str, sampling: Sampling, ground: Ground, payload: Any, needs: tuple[str, ...]) -> list[Job]:
     label = f"world {ground.world}: sample {sampling.name} ({len(sampling.prompts)} x {sampling.count})"
-    return Job(key, "sample", label, home() / "samples" / f"{key[:32]}.jsonl", payload, needs)
+    job = Job(key, "sample", label, home() / "samples" / f"{key[:32]}.jsonl", payload, needs)
+    return in_parts(job, ground.data_parallel)

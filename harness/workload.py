@@ -269,7 +269,7 @@ class Workload:
     def _generate(self, payload: Generate, label: str, kind: str) -> Line:
         base = self._bases.get(payload.base) or next(iter(self._bases.values()))
         task = task_of(label)
-        responses = len(payload.prompts)
+        responses = payload.share
         mean = min(self._answers.get(task, 0.0) or payload.decoding.max_new_tokens, payload.decoding.max_new_tokens)
         step = max(1, responses // 200)
         sample = [base.tokens.count(text) + 1 for _, text in payload.prompts[::step]]

@@ -182,7 +182,7 @@ def test_a_call_that_was_finished_is_not_made_again(
     done = {g.id for g in [*whole[0], whole[1][0]]}
     assert list(VllmBackend(str(base), batch_size=2).generate(REQUESTS, Decoding(8), done=done)) == whole[1:]
     parts = [list(VllmBackend(str(base), batch_size=2).generate(REQUESTS, Decoding(8), part=(k, 2))) for k in (0, 1)]
-    assert [len(call) for part in parts for call in part] == [2, 2, 2, 2, 2, 1]
+    assert [len(call) for part in parts for call in part] == [4, 3, 4]
     assert sorted(g.id for part in parts for call in part for g in call) == sorted(r.id for r in REQUESTS)
     idle = VllmBackend("nowhere")
     assert list(idle.generate(REQUESTS, Decoding(4), done={r.id for r in REQUESTS})) == []

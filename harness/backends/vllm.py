@@ -62,7 +62,7 @@ def usable() -> bool:
 class VllmBackend(LocalBackend):
     """Generation by an engine, which runs in processes of its own until `close` ends it.
 
-    Its batches are calls of several `batch_size`, in the order of the requests.
+    Its batches are calls of up to `BATCHES_A_CALL` times `batch_size`, as many in each part.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class VllmBackend(LocalBackend):
         self._checked: set[str] = set()
 
     def _answers(self, work: Worklist, decoding: Decoding, adapter: Path | None) -> Iterator[list[Generation]]:
-        # A part has calls so much smaller that there are about as many of them.
-        calls = work.batches(-(-BATCHES_A_CALL // work.part[1]) * self.batch_size)
+        batches = -(-len(work.requests) // (self.batch_size * work.part[1]))  # of each part
+        calls = work.batches(-(-batches // -(-batches // BATCHES_A_CALL)) * self.batch_size)
         if not calls:
             return
         # Everything is read before anything is asked: a prompt that does not fit must not cost what was before it.
