@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from baselines.method import Recipes
 from harness.errors import Problems, UserError
@@ -66,6 +66,21 @@ class EngineSection(_Section):
     context: int | None = Field(default=None, gt=0, description="longest prompt with answer; the model's own if absent")
 
 
+class TrainingSection(_Section):
+    """How the training of one stage is spread over GPUs; see `train.launch` and docs/training.md."""
+
+    processes: int = Field(default=1, gt=0, description="one a GPU; `dpo` and `rl` stages have one")
+    config_file: str | None = Field(default=None, description="of `accelerate config`; DDP without one")
+    kernels: Literal["torch", "liger"] = "torch"
+
+    @field_validator("config_file")
+    @classmethod
+    def _absolute(cls, name: str | None) -> str | None:
+        if name is not None and not Path(name).is_file():
+            raise ValueError(f"{name} is not a file; configs/accelerate has some")
+        return str(Path(name).absolute()) if name is not None else None
+
+
 class GenerationSection(_Section):
     """Decoding is greedy; these are its limits."""
 
@@ -117,6 +132,7 @@ class Preset(_Section):
     preset: PresetSection
     source: SourceSection
     base: BaseSection
+    training: TrainingSection = TrainingSection()
     generation: GenerationSection = GenerationSection()
     scoring: ScoringSection = ScoringSection()
     teacher: TeacherSection | None = None

@@ -12,11 +12,13 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness.backends.decoding import Decoding, Generation, Request
 from harness.paths import append_lines, digest, mend_lines, read_lines, write_lines
+from train.launch import Launch, launch_stage
 from train.sampling import Workbench, samplings
 from train.stages import Stage
 
@@ -80,7 +82,10 @@ class PretrainBase:
 
 @dataclass(frozen=True)
 class TrainAdapter:
-    """Train one stage's adapter. `data` are the samples, or the judged samples, that its rows are made of."""
+    """Train one stage's adapter. `data` are the samples, or the judged samples, that its rows are made of.
+
+    With `launch` it is trained in processes of their own.
+    """
 
     stage: Stage
     base_dir: Path
@@ -89,6 +94,7 @@ class TrainAdapter:
     checkpoint_dir: Path
     data: Path | None = None
     workbench: Workbench | None = None
+    launch: Launch | None = None
 
     def run(self, out: Path, report: Report) -> None:
         """Continues from the newest whole checkpoint where a killed run left one."""
@@ -96,7 +102,9 @@ class TrainAdapter:
         from train.run import run_stage
 
         make_room()
-        run_stage(
+        here = partial(run_stage, workbench=self.workbench)
+        train = partial(launch_stage, launch=self.launch) if self.launch else here
+        train(
             self._filled(),
             base_dir=self.base_dir,
             adapter_dirs=self.adapter_dirs,
@@ -104,7 +112,6 @@ class TrainAdapter:
             base_fingerprint=self.base_fingerprint,
             checkpoint_dir=self.checkpoint_dir,
             progress=lambda done, total, loss: report(done, total, f"loss {loss:.3f}"),
-            workbench=self.workbench,
         )
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
 

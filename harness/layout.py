@@ -49,7 +49,9 @@ def gpus_needed(job: Job, memory: int | None = None) -> int:
     from harness.sampling import JudgeSamples
 
     match job.payload:
-        case PretrainBase() | TrainAdapter():
+        case TrainAdapter(launch=launch):
+            return launch.processes if launch else 1
+        case PretrainBase():
             return 1
         case Generate(backend=backend, base=base, engine=engine):
             return _backend(backend, base, engine, memory)
@@ -109,7 +111,7 @@ def too_few(needed: int, there: int, where: str) -> str:
     """The message for a job that needs more GPUs than it can be given."""
     return (
         f"a job needs {needed} GPUs and {where} {there}; "
-        "lower tensor_parallel in [generation.engine] of the preset, or leave it out"
+        "lower tensor_parallel in [generation.engine] or processes in [training] of the preset, or leave it out"
     )
 
 

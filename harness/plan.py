@@ -32,6 +32,7 @@ from harness.registry import METHODS, MODELS, TASKS, ModelSpec, Task
 from harness.run_options import RunOptions
 from harness.sampling import Judges
 from harness.tuning import matched, tuned
+from train.launch import Launch
 from train.rows import KnowledgeSet, TaskData
 from train.template import PromptTemplate
 
@@ -336,7 +337,14 @@ def _ground(
         trust_remote_code=options.trust_remote_code,
         engine=_engine(options),
         data_parallel=options.preset.generation.engine.data_parallel,
+        launch=_launch(options),
     )
+
+
+def _launch(options: RunOptions) -> Launch | None:
+    """The processes that train a stage; `None` where it is trained in the job's own."""
+    launch = Launch(**options.preset.training.model_dump())
+    return None if launch == Launch() else launch
 
 
 def _engine(options: RunOptions) -> dict[str, Any]:

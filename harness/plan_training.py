@@ -12,6 +12,7 @@ from harness.backends.decoding import Decoding
 from harness.jobs import Generate, Job, JoinAdapters, TrainAdapter, in_parts
 from harness.paths import digest, home
 from harness.sampling import AskTeacher, Bench, Judges, JudgeSamples, TeacherFile
+from train.launch import LAUNCHED, Launch
 from train.sampling import Judging, Sampling, samplings
 from train.stages import Stage
 
@@ -50,6 +51,7 @@ class Ground:
     teacher: Teacher | None = None
     trust_remote_code: bool = False
     engine: Mapping[str, Any] = field(default_factory=dict)
+    launch: Launch | None = None
     data_parallel: int = 1
 
 
@@ -85,6 +87,7 @@ def stage_jobs(stage: Stage, ground: Ground) -> list[Job]:
         checkpoint_dir=home() / "checkpoints" / key[:32],
         data=data.out if data else None,
         workbench=Bench(ground.judges) if rewarded else None,
+        launch=ground.launch if stage.kind in LAUNCHED else None,
     )
     label = f"world {ground.world}: train {stage.name}"
     made_here = Job(key, "train", label, home() / "adapters" / key[:32], payload, (*ground.needs, *jobs))

@@ -52,7 +52,12 @@ class RunOptions:
                 # What is studied beside the tables changes none of their numbers.
                 "suite": asdict(replace(self.suite, ablations=())),
                 "preset": self.preset.model_dump(
-                    mode="json", exclude={"preset": {"description", "minutes", "machine"}, "generation": {"engine"}}
+                    mode="json",
+                    exclude={
+                        "preset": {"description", "minutes", "machine"},
+                        "generation": {"engine"},
+                        "training": True,
+                    },
                 ),
                 "models": [model.describe() for model in self.models],
                 "seeds": [self.worlds, self.seed, self.base_seed, self.training_seed],

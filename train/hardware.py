@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,16 @@ def uses_bf16(precision: Literal["auto", "fp32", "bf16"]) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def require_liger() -> None:
+    """Raise StageError where Liger's kernels cannot run."""
+    from train.plan import StageError
+
+    if not torch.cuda.is_available():
+        raise StageError("kernels: Liger's run on an NVIDIA GPU, and torch sees none here; use those of torch")
+    if importlib.util.find_spec("liger_kernel") is None:
+        raise StageError("kernels: Liger's are not installed; pip install 'llm-factuality-harness[liger]'")
 
 
 def load_base(base_dir: Path, *, bf16: bool) -> Any:

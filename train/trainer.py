@@ -84,6 +84,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         seed: int,
         pad_id: int,
         bf16: bool,
+        kernels: str,
         scratch_dir: Path,
         on_update: Callable[[int, float], None],
         done: int = 0,
@@ -96,7 +97,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._done = done
         self._scheduled = plan.updates
         self._optimiser: torch.optim.Optimizer | None = None
-        args = _arguments(recipe, plan.updates - done, scratch_dir)
+        args = _arguments(recipe, plan.updates - done, scratch_dir, kernels)
         if plan.per_update % args.world_size:
             raise StageError(
                 f"recipe: {plan.per_update} micro-batches an update cannot be dealt out to {args.world_size} "
@@ -233,8 +234,13 @@ def _only_item(items: list[Batch]) -> Batch:
     return item
 
 
-def _arguments(recipe: Recipe, updates: int, scratch_dir: Path) -> TrainingArguments:
-    args = TrainingArguments(**only_training(recipe, updates, scratch_dir))
+def _arguments(recipe: Recipe, updates: int, scratch_dir: Path, kernels: str) -> TrainingArguments:
+    args = TrainingArguments(
+        **only_training(recipe, updates, scratch_dir),
+        use_liger_kernel=kernels == "liger",
+        # Logits stay: the loss takes the few that carry a target, Liger's would make all of them.
+        liger_kernel_config={"cross_entropy": False, "fused_linear_cross_entropy": False},
+    )
     # Several visible GPUs in one process would mean nn.DataParallel, which scatters and knows nothing of
     # branches.
     args._n_gpu = min(args.n_gpu, 1)
