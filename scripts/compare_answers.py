@@ -1,9 +1,10 @@
 """Compare what two runs answered, word for word: how many answers are equal, and which are not.
 
-    python scripts/compare_answers.py RUN_A RUN_B --at-least 0.98
+    python scripts/compare_answers.py RUN_A RUN_B --at-least 0.98 --models base,sft
 
 For backends that must give the same greedy answers. Leaves with status 1 where fewer are equal, or where the two
-runs did not answer the same items.
+runs did not answer the same items. `--models` are those that must be alike: what learns from sampled answers is
+another model wherever other numbers were drawn; the others are shown only.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs=2, type=Path)
     parser.add_argument("--at-least", type=float, default=1.0, help="the share that must be equal")
+    parser.add_argument("--models", help="comma-separated; all of them by default")
     words = parser.parse_args()
     first, second = map(answers, words.runs)
     if first.keys() != second.keys():
@@ -38,8 +40,13 @@ def main() -> None:
     distinct = {where: len({first[key] for key in first if key[1:3] == where}) for where in total}
     for (task, model), count in sorted(total.items()):
         print(f"{task:20} {model:20} {equal[task, model]:6} of {count} equal, {distinct[task, model]} distinct")
-    share = equal.total() / total.total()
-    print(f"{equal.total()} of {total.total()} equal ({share:.2%})")
+    models = words.models.split(",") if words.models else {model for _, model in total}
+    if missing := set(models) - {model for _, model in total}:
+        sys.exit(f"no answers of {', '.join(sorted(missing))}")
+    counted = sum(count for (_, model), count in total.items() if model in models)
+    alike = sum(count for (_, model), count in equal.items() if model in models)
+    share = alike / counted
+    print(f"{alike} of {counted} equal ({share:.2%})")
     if share < words.at_least:
         sys.exit(f"fewer than {words.at_least:.2%}")
 
