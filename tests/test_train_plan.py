@@ -17,6 +17,7 @@ from train.stages import Recipe, Stage
 
 BASE = "base"
 RECIPE = Recipe(epochs=6, batch_size=8, micro_batch_size=4)
+KNOWN = "53c6e896d83be2153725e7cd49fcb7e36d4c390e15aca684646b011eba1f82b2"
 
 
 def knowledge(format_: str, fake: bool, version: int | None) -> Stage:
@@ -169,3 +170,28 @@ def test_missing_knowledge_and_missing_versions_are_refused() -> None:
     mixed = mixed_stage()
     with pytest.raises(StageError, match="no knowledge adapter for real rows"):
         plan_mixed(replace(mixed, needs=tuple(n for n in mixed.needs if n.fake)), encoded(mixed.examples), BASE)
+
+
+def test_skill_rows_of_similar_length_share_a_micro_batch_where_the_recipe_says_so() -> None:
+    def padding(plan: Plan, rows: list[Encoded]) -> int:
+        lengths = [[len(rows[i].ids) for i in read] for read in rows_read(plan)]
+        return sum(max(of_batch) * len(of_batch) - sum(of_batch) for of_batch in lengths)
+
+    for stage, plan_it in ((multi_version_stage(versions=2), plan_multi_version), (mixed_stage(), plan_mixed)):
+        stage = replace(stage, recipe=replace(RECIPE, micro_batch_size=2))
+        grouped = replace(stage, recipe=replace(stage.recipe, group_by_length=True))
+        rows = [Encoded(tuple(range(4 + 7 * i % 40)), trained_from=2) for i in range(len(stage.examples))]
+        plain, sorted_ = plan_it(stage, rows, BASE), plan_it(grouped, rows, BASE)
+        assert padding(sorted_, rows) < 0.8 * padding(plain, rows)
+        assert plain.per_update == sorted_.per_update and plain.updates == sorted_.updates
+        for start in range(0, len(plain.micro_batches), plain.per_update):
+            # The same subjects make an update, and adapters are drawn by position as before.
+            both = [plan.micro_batches[start : start + plan.per_update] for plan in (plain, sorted_)]
+            read = [{stage.examples[i].subject for batch in p for b in batch for i in b.rows} for p in both]
+            assert read[0] == read[1]
+
+
+def test_fields_that_came_later_leave_older_addresses_alone() -> None:
+    stage = Stage(name="k", kind="knowledge", recipe=Recipe(), seed=0, texts=("x",))
+    assert stage.fingerprint(BASE) == KNOWN
+    assert replace(stage, recipe=Recipe(group_by_length=True)).fingerprint(BASE) != KNOWN

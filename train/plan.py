@@ -8,13 +8,13 @@ over all the tokens of an update however the update is cut into micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from train.encode import Encoded
 from train.seeds import generator
-from train.stages import Recipe
+from train.stages import Recipe, Stage
 
 
 class StageError(ValueError):
@@ -76,6 +76,18 @@ def split(items: Sequence[int], parts: int) -> list[list[int]]:
     size, larger = divmod(len(items), parts)
     borders = [i * size + min(i, larger) for i in range(parts + 1)]
     return [list(items[a:b]) for a, b in pairwise(borders)]
+
+
+def deal(update: Sequence[int], parts: int, stage: Stage, number: int, length: Callable[[int], int]) -> list[list[int]]:
+    """The units of update `number` in so many micro-batches: in their order, or those of similar length together.
+
+    The latter (`group_by_length`) stand in a random order, because adapters are drawn by position.
+    """
+    if not stage.recipe.group_by_length:
+        return split(update, parts)
+    pieces = split(sorted(update, key=lambda unit: (length(unit), unit)), parts)
+    generator(stage.seed, "length-groups", number).shuffle(pieces)
+    return pieces
 
 
 def plain_update(rows: Sequence[Encoded], chosen: Sequence[int], parts: int) -> list[tuple[Branch, ...]]:

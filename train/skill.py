@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from train.encode import Encoded
-from train.plan import Branch, Plan, StageError, micro_batches_per_update, split, visits
+from train.plan import Branch, Plan, StageError, deal, micro_batches_per_update, visits
 from train.rows import KnowledgeFormat
 from train.seeds import generator
 from train.stages import Stage
@@ -74,7 +74,7 @@ def plan_mixed(stage: Stage, rows: Sequence[Encoded], base_fingerprint: str) -> 
     for update in visits(len(rows), stage.recipe, stage.seed):
         tokens = sum(rows[i].targets for i in update)
         real_tokens = sum(rows[i].targets for i in update if not stage.examples[i].fake)
-        for piece in split(update, parts):
+        for piece in deal(update, parts, stage, len(planned), lambda i: len(rows[i].ids)):
             step = len(planned)
             branches = []
             for version in sorted({stage.examples[i].version for i in piece if stage.examples[i].fake}, key=_order):
@@ -102,10 +102,11 @@ def plan_multi_version(stage: Stage, rows: Sequence[Encoded], base_fingerprint: 
     subjects = _rows_by_subject(stage)
     versions = sorted(next(iter(subjects.values())))
     names = list(subjects)
+    longest = [max(len(rows[i].ids) for of in subjects[name].values() for i in of) for name in names]
     planned: list[tuple[Branch, ...]] = []
     for update in visits(len(names), stage.recipe, stage.seed):
         chosen: list[tuple[int, list[int]]] = []
-        for piece in split(update, parts):
+        for piece in deal(update, parts, stage, len(planned), lambda subject: longest[subject]):
             step = len(planned) + len(chosen)
             version = generator(stage.seed, "version", step).choice(versions)
             chosen.append((version, [i for subject in piece for i in subjects[names[subject]][version]]))
