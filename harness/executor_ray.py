@@ -117,7 +117,7 @@ class RayPool:
                 stack.callback(self._cancel)
             else:
                 stack.callback(ray.shutdown)  # with it end the tasks, and a Ray that was started here
-                _connect()
+                connect()
             self._begin(jobs, workers)
             self._end = stack.pop_all()
 
@@ -199,7 +199,11 @@ class RayPool:
             ray.cancel(reference, force=True)
 
 
-def _connect() -> None:
+def connect(**local: Any) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine alone, with `local` settings of its own.
+
+    Raises UserError where neither can be done.
+    """
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
@@ -209,18 +213,23 @@ def _connect() -> None:
             "start the command on a machine of the cluster with RAY_ADDRESS=auto"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if not address:
-        # Not RAY's "auto": whose cluster it is that runs here by chance is not known.
-        address = "local"
-        settings |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-    try:
-        ray.init(address=address, **settings)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"--executor ray: cannot use Ray at {address} ({str(error).splitlines()[0]}); start a cluster with "
-            "`ray start --head` and set RAY_ADDRESS=auto, or unset RAY_ADDRESS to use this machine alone"
-        ) from error
+        # "local" and not Ray's default, which joins whatever cluster was started last on this machine.
+        settings |= {"address": "local", "include_dashboard": False, "object_store_memory": STORE_BYTES} | local
+    # Ray gives its own processes half a minute to start, which is short on a busy machine.
+    for last in (False, True):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:  # Ray raises bare ones, too
+            ray.shutdown()
+            if last or address:
+                raise UserError(
+                    f"--executor ray: Ray cannot be used at {address or 'this machine'} "
+                    f"({describe(error).splitlines()[0]}); start a cluster with `ray start --head` and set "
+                    "RAY_ADDRESS=auto, or unset RAY_ADDRESS to use this machine alone"
+                ) from error
 
 
 def look_for(token: Path) -> str:

@@ -23,6 +23,8 @@ from train.sampling import Workbench, samplings
 from train.stages import Stage
 
 JobKind = Literal["base", "train", "join", "sample", "judge", "generate", "score"]
+# Judges that are models in the process of the job.
+JUDGES_IN_PROCESS = ("local", "vllm", "transformers", "nli")
 Report = Callable[[int, int, str], None]
 """Progress of a job: steps done, steps in all, a short remark such as a rate."""
 
@@ -170,8 +172,8 @@ class Generate:
 
     @property
     def share(self) -> int:
-        """How many of the prompts are answered here; of a part about so many."""
-        return -(-len(self.prompts) // self.part[1])
+        """How many of the prompts are answered here; of a part about so many, in sum all."""
+        return len(self.prompts[self.part[0] :: self.part[1]])
 
     def address(self) -> dict[str, Any]:
         """What of this decides the answers, but for the base and the adapter, which stand by other names."""
@@ -280,8 +282,8 @@ class Score:
         from factscore_mod.scorer import FactScorer
         from harness.backends.opening import make_room
 
-        if self.judge.partition(":")[0] in ("local", "vllm", "transformers", "nli"):
-            make_room()  # the judge is a model in this process, too
+        if self.judge.partition(":")[0] in JUDGES_IN_PROCESS:
+            make_room()
         part = out.with_suffix(".part")
         mend_lines(part)
         scored = {row["id"]: row for row in read_lines(part)}

@@ -15,10 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.jobs import Generate, Job, PretrainBase, Score, TrainAdapter
-
-# Judges that are models in the same process.
-IN_PROCESS = ("local", "vllm", "transformers", "nli")
+from harness.jobs import JUDGES_IN_PROCESS, Generate, Job, PretrainBase, Score, TrainAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ def gpus_needed(job: Job, memory: int | None = None) -> int:
 
 
 def _judge(name: str) -> int:
-    return int(name.partition(":")[0] in IN_PROCESS)
+    return int(name.partition(":")[0] in JUDGES_IN_PROCESS)
 
 
 def _backend(name: str, base: str, engine: Mapping[str, Any], memory: int | None) -> int:

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    os.environ.pop("RAY_ADDRESS", None)
+    executor_ray.connect(num_cpus=2, object_store_memory=100 * 2**20)
     yield
     ray.shutdown()
 
@@ -95,7 +95,7 @@ def test_what_keeps_ray_from_being_used_is_said(monkeypatch: pytest.MonkeyPatch)
         check_executor("slurm")
     monkeypatch.setenv("RAY_ADDRESS", "ray://10.0.0.1:10001")
     with pytest.raises(UserError, match="RAY_ADDRESS=auto"):
-        executor_ray._connect()
+        executor_ray.connect()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '\.\[ray\]'"):
         check_executor("ray")
