@@ -108,10 +108,10 @@ def test_a_run_on_ray_ends_in_the_same_bytes(tmp_path: Path) -> None:
         subprocess.run(
             [
                 sys.executable, "-m", "harness.cli", "run", "--suite", "shortqa", "--preset", "tiny", "--models",
-                "base,prereq_tune", "--executor", executor, "--out", str(tmp_path / executor), "--quiet",
+                "sft", "--limit", "20", "--executor", executor, "--out", str(tmp_path / executor), "--quiet",
             ],
             cwd=ROOT, env=environment | {"HARNESS_HOME": str(tmp_path / f"home-{executor}")}, check=True, timeout=600,
         )  # fmt: skip
         return (tmp_path / executor / "metrics.json").read_bytes()
 
-    assert run("ray").replace(b"--executor ray", b"") == run("processes").replace(b"--executor processes", b"")
+    assert run("ray") == run("processes")
