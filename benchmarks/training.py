@@ -84,7 +84,7 @@ def knowledge_stage(name: str) -> Stage:
 # --- the parent: rows, bases and comparison ------------------------------------------------------------------
 
 
-def prepare(folder: Path, base: Path | None, sizes: Mapping[str, int | None], updates: int) -> list[Work]:
+def prepare(folder: Path, base: Path | None, changes: Mapping[str, Any], updates: int) -> list[Work]:
     """Write a base of the miniature's shape, unless one is given, and frozen adapters; the work of each kind."""
     import torch
 
@@ -116,7 +116,7 @@ def prepare(folder: Path, base: Path | None, sizes: Mapping[str, int | None], up
         "skill_mixed": [f"{form}-{kind}" for form in ("statement", "passage") for kind in ("fake", "real")],
         "skill_multi_version": [f"{form}-fake-v{v}" for form in ("statement", "passage") for v in versions],
     }
-    knowledge_recipe = recipe_of(preset, "knowledge", sizes)
+    knowledge_recipe = recipe_of(preset, "knowledge", changes)
     model = load_base(base, bf16=False)
     folders = {}
     for seed, name in enumerate(name for names in frozen.values() for name in names):
@@ -132,7 +132,7 @@ def prepare(folder: Path, base: Path | None, sizes: Mapping[str, int | None], up
     made = []
     for kind in KINDS:
         rows = examples.get(kind, [])
-        recipe = recipe_of(preset, kind, sizes)
+        recipe = recipe_of(preset, kind, changes)
         units = len({row.subject for row in rows}) if kind == "skill_multi_version" else len(rows) or len(texts)
         made.append(
             Work(
@@ -148,15 +148,14 @@ def prepare(folder: Path, base: Path | None, sizes: Mapping[str, int | None], up
     return made
 
 
-def recipe_of(preset: Preset, kind: str, sizes: Mapping[str, int | None]) -> Recipe:
-    """The preset's recipe for long-form rows; `sizes` overrides what is not `None`."""
+def recipe_of(preset: Preset, kind: str, changes: Mapping[str, Any]) -> Recipe:
+    """The preset's recipe for long-form rows, with the changes that are not `None`."""
     recipes = preset.recipes_for("persons", "multi_version")
     if kind == "knowledge":
         recipe = replace(recipes.knowledge, **recipes.knowledge_changes.get("passage", {}))
     else:
         recipe = recipes.sft if kind == "sft" else recipes.skill
-    changes: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
-    return replace(recipe, max_length=768, **changes)
+    return replace(recipe, max_length=768, **{name: value for name, value in changes.items() if value is not None})
 
 
 def lengthened(rows: Sequence[Row], longest: int) -> list[Row]:
@@ -269,7 +268,8 @@ def train_ours(work: Work, stage: Stage, folder: Path, mark: Callable[..., None]
     from train.run import encode_stage, plan_stage, run_stage
 
     names = {knowledge_stage(name).fingerprint(BASE): name for name in work.knowledge}
-    plan = plan_stage(stage, encoded := encode_stage(stage, AutoTokenizer.from_pretrained(work.base)), BASE)
+    encoded = encode_stage(stage, AutoTokenizer.from_pretrained(work.base))
+    plan = plan_stage(stage, encoded, BASE)
     dirs = {print_: Path(work.knowledge[name]) for print_, name in names.items()}
     report = run_stage(
         stage, base_dir=Path(work.base), adapter_dirs=dirs, out_dir=folder / "out", base_fingerprint=BASE, progress=mark
@@ -315,6 +315,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--micro-batch-size", type=int)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--group-by-length", action="store_true", help="the recipe's switch, for the skill stages")
     parser.add_argument("--child", nargs=2, metavar=("SIDE", "JOB"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -322,11 +323,15 @@ def main() -> int:
         return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sizes = {"batch_size": arguments.batch_size, "micro_batch_size": arguments.micro_batch_size}
+    changes = {
+        "batch_size": arguments.batch_size,
+        "micro_batch_size": arguments.micro_batch_size,
+        "group_by_length": arguments.group_by_length or None,
+    }
     equal = True
     print(json.dumps({"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for work in prepare(Path(folder), arguments.base, sizes, arguments.updates):
+        for work in prepare(Path(folder), arguments.base, changes, arguments.updates):
             if work.kind in arguments.kinds.split(","):
                 print(json.dumps(checked := compare(work, Path(folder))), flush=True)
                 equal = equal and checked["equal"]

@@ -163,11 +163,9 @@ def _run(command: list[str], progress: Callable[[int, int, float], None] | None)
                         progress(update, updates, loss)
                 else:
                     said.append(line.rstrip())
-        finally:
-            if processes.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    processes.wait(10)
-                processes.terminate()
+        except BaseException:
+            processes.terminate()
+            raise
     return processes.returncode, list(said)
 
 
