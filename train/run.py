@@ -134,10 +134,10 @@ def run_stage(
         seed=stage.seed,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
         bf16=bf16,
-        kernels=kernels,
         scratch_dir=staging / "scratch",
         on_update=after_update,
         done=len(losses),
+        kernels=kernels,
     )
     try:
         if resumed:

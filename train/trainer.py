@@ -84,10 +84,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         seed: int,
         pad_id: int,
         bf16: bool,
-        kernels: str,
         scratch_dir: Path,
         on_update: Callable[[int, float], None],
         done: int = 0,
+        kernels: str = "torch",
     ) -> None:
         self._switch = switch
         self._plan = plan
