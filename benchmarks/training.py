@@ -149,8 +149,8 @@ def prepare(folder: Path, base: Path | None, changes: Mapping[str, Any], updates
 
 
 def recipe_of(preset: Preset, kind: str, changes: Mapping[str, Any]) -> Recipe:
-    """The preset's recipe for long-form rows, with the changes that are not `None`."""
-    recipes = preset.recipes_for("persons", "multi_version")
+    """The preset's recipe of a stage, for long rows, with the changes that are not `None`."""
+    recipes = preset.recipes_for("persons", "mixed" if kind == "skill_mixed" else "multi_version")
     if kind == "knowledge":
         recipe = replace(recipes.knowledge, **recipes.knowledge_changes.get("passage", {}))
     else:
