@@ -311,7 +311,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, help="folder of a base; the recipes are then those of preset smol")
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--updates", type=int, default=25)
+    parser.add_argument("--updates", type=int, default=100)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--micro-batch-size", type=int)
     parser.add_argument("--repeat", type=int, default=3)

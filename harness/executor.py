@@ -136,6 +136,7 @@ def describe(error: BaseException) -> str:
 def worker_defaults() -> None:
     """Settings that libraries read when a worker loads them, where they are not set."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads fight over a core
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")  # see train.hardware.keep_kernels
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # workers' own bars would tear the display
 
