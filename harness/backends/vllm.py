@@ -177,6 +177,7 @@ class VllmBackend(LocalBackend):
                 dtype=self._dtype(gpu),
                 seed=0,
                 load_format="safetensors",
+                use_tqdm_on_load=False,
                 generation_config="vllm",  # no sampling defaults from the model's folder
                 trust_remote_code=self.trust_remote_code,
                 tensor_parallel_size=self._tensor_parallel(gpu),
