@@ -142,6 +142,8 @@ class RayPool:
         self._place = ray.put(place)
         self._events: Any = ray.remote(_Events).options(num_cpus=0, scheduling_strategy=self._here).remote()
         self._task = ray.remote(_run)
+        # Jobs without GPUs get processes of their own: one that has once looked and found none would find none later.
+        self._blind = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}} if most else None
         self._count()
 
     def _count(self) -> None:
@@ -166,7 +168,7 @@ class RayPool:
         served = isinstance(job.payload, Generate) and job.payload.backend == "openai"
         task = self._task.options(
             name=job.label, num_cpus=1, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False,
-            scheduling_strategy=self._here if served else "DEFAULT",
+            scheduling_strategy=self._here if served else "DEFAULT", runtime_env=None if gpus else self._blind,
         )  # fmt: skip
         self._running[task.remote(job, self._place, self._events)] = job, gpus
 
@@ -217,19 +219,14 @@ def connect(**local: Any) -> None:
     if not address:
         # "local" and not Ray's default, which joins whatever cluster was started last on this machine.
         settings |= {"address": "local", "include_dashboard": False, "object_store_memory": STORE_BYTES} | local
-    # Ray gives its own processes half a minute to start, which is short on a busy machine.
-    for last in (False, True):
-        try:
-            ray.init(**settings)
-            return
-        except Exception as error:  # Ray raises bare ones, too
-            ray.shutdown()
-            if last or address:
-                raise UserError(
-                    f"--executor ray: Ray cannot be used at {address or 'this machine'} "
-                    f"({describe(error).splitlines()[0]}); start a cluster with `ray start --head` and set "
-                    "RAY_ADDRESS=auto, or unset RAY_ADDRESS to use this machine alone"
-                ) from error
+    try:
+        ray.init(**settings)
+    except Exception as error:  # Ray raises bare ones, too
+        raise UserError(
+            f"--executor ray: Ray cannot be used at {address or 'this machine'} ({describe(error).splitlines()[0]}); "
+            "unset RAY_ADDRESS to use this machine alone, or start a cluster with `ray start --head` and set "
+            "RAY_ADDRESS=auto. Ray gives its processes half a minute to start, so a machine may also be too busy"
+        ) from error
 
 
 def look_for(token: Path) -> str:

@@ -13,9 +13,9 @@ import pytest
 from harness import executor_ray
 from harness.errors import Problems, UserError
 from harness.executor import Event, check_executor, run_jobs
-from harness.jobs import Score
+from harness.jobs import Job, Score
 from harness.paths import read_lines
-from tests.test_executor import count, job
+from tests.test_executor import See, count, job
 
 ray = pytest.importorskip("ray")
 ROOT = Path(__file__).parent.parent
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     os.environ.pop("RAY_ADDRESS", None)
-    executor_ray.connect(num_cpus=2, object_store_memory=100 * 2**20)
+    executor_ray.connect(num_cpus=3, num_gpus=2, object_store_memory=100 * 2**20)  # Ray believes in the GPUs
     yield
     ray.shutdown()
 
@@ -65,6 +65,19 @@ def test_a_job_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
         run_jobs([count(tmp_path, "killed", 99), count(tmp_path, "whole", 0)], 2, lambda event: None, "ray")
     assert len(list(read_lines(tmp_path / "killed.died"))) == 1 + executor_ray.RETRIES
     assert (tmp_path / "whole").exists()
+
+
+def test_jobs_get_the_gpus_they_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_ray, "gpus_needed", lambda job: int(job.kind == "train"))
+    jobs = [Job(n, "train", n, tmp_path / n, See(tmp_path / other)) for n, other in (("a", "b"), ("b", "a"))]
+    jobs.append(Job("c", "score", "c", tmp_path / "c", See(tmp_path / "c")))
+    run_jobs(jobs, None, lambda event: None, "ray")
+    assert sorted((tmp_path / name).read_text() for name in "ab") == ["0", "1"]
+    assert (tmp_path / "c").read_text() == ""
+
+    monkeypatch.setattr(executor_ray, "gpus_needed", lambda job: 4)
+    with pytest.raises(UserError, match="needs 4 GPUs and the largest machine of the Ray cluster has 2"):
+        run_jobs([job(tmp_path, "large")], None, lambda event: None, "ray")
 
 
 def test_a_machine_that_does_not_share_the_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
