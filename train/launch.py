@@ -116,17 +116,15 @@ def stage_to_json(stage: Stage, base_fingerprint: str) -> dict[str, Any]:
 def stage_from_json(content: Mapping[str, Any]) -> Stage:
     """The stage that `stage_to_json` described, as far as training goes."""
     recipe = content["recipe"] | {"target_modules": tuple(content["recipe"]["target_modules"])}
-    return _Sent(
-        **content
-        | {
-            "recipe": Recipe(**recipe),
-            "template": PromptTemplate(**content["template"]),
-            "examples": tuple(_example(row) for row in content["examples"]),
-            "pairs": tuple(Preference(**pair | {"example": _example(pair["example"])}) for pair in content["pairs"]),
-            "texts": tuple(content["texts"]),
-            "needs": tuple(_Sent(**need, recipe=Recipe()) for need in content["needs"]),
-        }
-    )
+    read = {
+        "recipe": Recipe(**recipe),
+        "template": PromptTemplate(**content["template"]),
+        "examples": tuple(_example(row) for row in content["examples"]),
+        "pairs": tuple(Preference(**pair | {"example": _example(pair["example"])}) for pair in content["pairs"]),
+        "texts": tuple(content["texts"]),
+        "needs": tuple(_Sent(**need, recipe=Recipe()) for need in content["needs"]),
+    }
+    return _Sent(**{**content, **read})
 
 
 def _example(row: Mapping[str, Any]) -> Example:
