@@ -20,10 +20,11 @@ from harness.jobs import JUDGES_IN_PROCESS, Generate, Job, PretrainBase, Score, 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU: what CUDA_VISIBLE_DEVICES calls it, and its memory in bytes (None: not known)."""
+    """One GPU: what CUDA_VISIBLE_DEVICES calls it, its memory in bytes (None: not known) and its maker's name."""
 
     name: str
     memory: int | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +129,15 @@ def visible_gpus() -> list[Gpu]:
         return there
     names = [name.strip() for name in chosen.split(",")]
     end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))
-    known = {gpu.name: gpu.memory for gpu in there}
-    return [Gpu(name, known.get(name)) for name in names[:end]] if there else []
+    known = {gpu.name: gpu for gpu in there}
+    return [known.get(name, Gpu(name)) for name in names[:end]] if there else []
 
 
 def _nvidia_smi() -> list[Gpu]:
     """The driver's own list, by index; empty where there is no driver, or none that answers."""
     if shutil.which("nvidia-smi") is None:
         return []
-    query = ["nvidia-smi", "--query-gpu=index,memory.total", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=index,memory.total,name", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -145,10 +146,10 @@ def _nvidia_smi() -> list[Gpu]:
 
 
 def parse_gpus(listing: str) -> list[Gpu]:
-    """GPUs from lines `index, MiB`; the memory of some devices is not told (`[N/A]`)."""
+    """GPUs from lines `index, MiB, name`; the memory of some devices is not told (`[N/A]`)."""
     gpus = []
     for line in listing.splitlines():
-        index, _, memory = (part.strip() for part in line.partition(","))
+        index, memory, model = (part.strip() for part in f"{line},,".split(",")[:3])
         if index.isdigit():
-            gpus.append(Gpu(index, int(memory) * 2**20 if memory.isdigit() else None))
+            gpus.append(Gpu(index, int(memory) * 2**20 if memory.isdigit() else None, model))
     return gpus

@@ -222,7 +222,9 @@ def hardware() -> str:
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    return f"{os.cpu_count()} x {model}, {platform.system()}"
+    gpus = Counter(gpu.model or "GPU" for gpu in visible_gpus())
+    devices = [f"{count} x {name}" for name, count in gpus.items()] + [f"{os.cpu_count()} x {model}"]
+    return ", ".join([*devices, platform.system()])
 
 
 def _manifest(options: RunOptions, plan: Plan, command: str, started: datetime.datetime) -> dict[str, Any]:

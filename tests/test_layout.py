@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import layout
+from harness import layout, pipeline
 from harness.backends.decoding import Decoding
 from harness.errors import UserError
 from harness.executor_processes import ProcessPool
@@ -102,6 +102,7 @@ def test_the_drivers_list_is_read() -> None:
     listing = "0, 81559\n1, 81559\n"
     assert parse_gpus(listing) == [Gpu("0", 81559 * 2**20), Gpu("1", 81559 * 2**20)]
     assert parse_gpus("0, [N/A]\n") == [Gpu("0")]
+    assert parse_gpus("0, 81559, NVIDIA H100 80GB HBM3\n") == [Gpu("0", 81559 * 2**20, "NVIDIA H100 80GB HBM3")]
     assert parse_gpus("No devices were found\n") == []
 
 
@@ -146,3 +147,8 @@ def test_workers_see_their_own_gpus_and_other_jobs_none(tmp_path: Path, monkeypa
         pool.close()
     assert sorted((tmp_path / name).read_text() for name in "ab") == ["3", "5"]
     assert (tmp_path / "c").read_text() == ""
+
+
+def test_a_run_says_on_which_gpus_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "visible_gpus", lambda: [Gpu("0", GIB, "NVIDIA H100"), Gpu("1", GIB, "NVIDIA H100")])
+    assert pipeline.hardware().startswith("2 x NVIDIA H100, ")

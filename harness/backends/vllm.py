@@ -209,13 +209,15 @@ class VllmBackend(LocalBackend):
         """As few GPUs, a power of two of them, as the weights fit into with room for the cache."""
         import torch
 
+        from harness.layout import fewest
+
         if self.settings.tensor_parallel is not None or not gpu:
             return self.settings.tensor_parallel or 1
         weights = sum(path.stat().st_size for path in Path(self.base_dir).glob("*.safetensors"))
         memory = torch.cuda.get_device_properties(0).total_memory * self.settings.memory_share
-        parts = 1
-        while weights * ROOM > memory * parts and 2 * parts <= torch.cuda.device_count():
-            parts *= 2
+        parts = fewest(weights * ROOM, memory)
+        while parts > torch.cuda.device_count():
+            parts //= 2
         return parts
 
     @staticmethod
