@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.backends.decoding import Decoding
-from harness.backends.transformers import Request, open_backend
+from harness.backends.decoding import Decoding, Request
+from harness.backends.transformers import open_backend
 from tests.tiny_model import make_tiny_base
 from train import dpo
 from train.dpo import EncodedPair, PlainHead, encode_pairs, plan_pairs
