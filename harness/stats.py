@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -231,21 +231,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def ranks(names: Sequence[str], samples: Sequence[Sample], level: float = LEVEL) -> dict[str, int]:
+def ranks(
+    names: Sequence[str], samples: Callable[[str, str], tuple[Sample, Sample]], level: float = LEVEL
+) -> dict[str, int]:
     """Rank of each score, best first: 1 + the number of scores that are significantly better.
 
     Every pair is compared (paired, clustered t), with Holm's correction over all pairs, so that models which
-    cannot be told apart from the best share rank 1. Scores without observations get no rank.
+    cannot be told apart from the best share rank 1. `samples` gives two scores on the items that both have.
     """
-    present = [i for i, sample in enumerate(samples) if sample.denominator.sum() > 0]
-    pairs = [(i, j) for k, i in enumerate(present) for j in present[k + 1 :]]
-    differences = [paired(samples[i], samples[j], resamples=0) for i, j in pairs]
+    pairs = [(first, second) for k, first in enumerate(names) for second in names[k + 1 :]]
+    differences = [paired(*samples(*pair), resamples=0) for pair in pairs]
     adjusted = holm([1.0 if d.p is None else d.p for d in differences])
-    worse_than = dict.fromkeys(present, 0)
-    for (i, j), difference, p in zip(pairs, differences, adjusted, strict=True):
+    worse_than = dict.fromkeys(names, 0)
+    for (first, second), difference, p in zip(pairs, differences, adjusted, strict=True):
         if p < 1 - level and difference.value:
-            worse_than[j if difference.value > 0 else i] += 1
-    return {names[i]: 1 + worse_than[i] for i in present}
+            worse_than[second if difference.value > 0 else first] += 1
+    return {name: 1 + worse for name, worse in worse_than.items()}
 
 
 def minimal_detectable_difference(se: float, df: int, power: float = 0.8, level: float = LEVEL) -> float:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import published
+from harness.metrics.comparison import compare, rank_models
 from harness.metrics.short_qa import QaScore
 from harness.metrics.summary import RunSummary, short_qa_metrics, summarise_longform, summarise_short_qa
 from harness.records import Row
@@ -319,6 +320,19 @@ def test_several_worlds_are_paired_within_each() -> None:
     found = order(POPQA, {model: qa(share, 90, worlds=3) for model, share in shares.items()})
     assert "paired on the same items within each of 3 worlds" in found.words
     assert found.paper[0].difference.worlds == 3
+
+
+def test_a_model_that_lacks_a_world_takes_nothing_from_the_others() -> None:
+    shares = {"prereq_tune": 0.55, "sft": 0.4, "base": 0.45}
+    whole = {model: qa(share, 60, worlds=3) for model, share in shares.items()}
+    partly = whole | {"flame": [score for score in qa(0.2, 60, worlds=3) if score.world == 0]}
+    metrics = short_qa_metrics((), 1.0)
+    alone, beside = ({c.model: c for c in compare(group, "sft", metrics[:1])} for group in (whole, partly))
+    assert beside["prereq_tune"].value == alone["prereq_tune"].value
+    assert (beside["prereq_tune"].worlds, beside["flame"].worlds, beside["flame"].n) == (3, 1, 60)
+    assert rank_models(partly, metrics[0])["flame"] == 4
+    shown = leaderboard.render(tables("shortqa", {"popqa": partly, "hotpotqa": partly}))
+    assert "flame is compared on what it has: 20 entities of 1 world." in shown
 
 
 # --- tasks ---------------------------------------------------------------------------------------------------

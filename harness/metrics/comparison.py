@@ -17,21 +17,17 @@ COMPARED: dict[Family, tuple[str, ...]] = {
 
 
 def compare(scores: Mapping[str, Sequence[S]], baseline: str, metrics: Sequence[Metric[S]]) -> tuple[Comparison, ...]:
-    """Every other model against the baseline on the items that all of them have, in each of the metrics.
+    """Every other model against the baseline on the items that both have, in each of the metrics.
 
     Holm's correction is over the models compared in one metric.
     """
-    aligned = align(scores)
+    pairs = {model: align(group, scores[baseline]) for model, group in scores.items() if model != baseline}
     result: list[Comparison] = []
     for metric in metrics:
-        against = metric.sample(aligned[baseline])
-        rows = []
-        for model, group in aligned.items():
-            if model != baseline:
-                rows.append((model, len(group), metric.sample(group)))
-        differences = [stats.paired(sample, against) for _, _, sample in rows]
+        rows = [(model, len(own), metric.sample(own), metric.sample(base)) for model, (own, base) in pairs.items()]
+        differences = [stats.paired(sample, against) for _, _, sample, against in rows]
         adjusted = stats.holm([1.0 if d.p is None else d.p for d in differences])
-        for (model, n, sample), d, p_holm in zip(rows, differences, adjusted, strict=True):
+        for (model, n, sample, against), d, p_holm in zip(rows, differences, adjusted, strict=True):
             better, worse, exact = discordant(sample, against)
             result.append(
                 Comparison(
@@ -45,25 +41,29 @@ def compare(scores: Mapping[str, Sequence[S]], baseline: str, metrics: Sequence[
 
 def rank_models(scores: Mapping[str, Sequence[S]], metric: Metric[S]) -> dict[str, int]:
     """1 + the number of models that are significantly better (`stats.ranks`)."""
-    aligned = align(scores)
-    return stats.ranks(list(aligned), [metric.sample(group) for group in aligned.values()])
+
+    def samples(first: str, second: str) -> tuple[stats.Sample, stats.Sample]:
+        one, other = align(scores[first], scores[second])
+        return metric.sample(one), metric.sample(other)
+
+    return stats.ranks([model for model, group in scores.items() if metric.sample(group).denominator.sum()], samples)
 
 
 def judge(
     expectations: Sequence[Expectation], scores: Mapping[str, Sequence[S]], metrics: Sequence[Metric[S]]
 ) -> tuple[OrderedPair, ...]:
-    """Test each expectation on the items that all models have, paired; Holm's correction over all of them.
+    """Test each expectation on the items that both models have, paired; Holm's correction over all of them.
 
     A pair *holds* when its difference is positive and significant at 5 % after correction, is *opposite* when it
     is negative and significant, and *undecided* otherwise. KeyError for a model or metric that is not there.
     """
-    aligned, known = align(scores), {metric.name: metric for metric in metrics}
-    differences = [
-        stats.paired(
-            known[e.metric].sample(aligned[e.higher]), known[e.lower_metric or e.metric].sample(aligned[e.lower])
+    known = {metric.name: metric for metric in metrics}
+    differences = []
+    for e in expectations:
+        higher, lower = align(scores[e.higher], scores[e.lower])
+        differences.append(
+            stats.paired(known[e.metric].sample(higher), known[e.lower_metric or e.metric].sample(lower))
         )
-        for e in expectations
-    ]
     adjusted = stats.holm([1.0 if d.p is None else d.p for d in differences])
     return tuple(
         OrderedPair(e, d, None if d.p is None else p, _verdict(d, p))
@@ -81,11 +81,14 @@ def discordant(first: stats.Sample, second: stats.Sample) -> tuple[int | None, i
     return better, worse, stats.mcnemar_exact(better, worse)
 
 
-def align(scores: Mapping[str, Sequence[S]]) -> dict[str, list[S]]:
-    """Each model's scores of the items that all models have, in the same order."""
-    tables = {model: {_key(s): s for s in group} for model, group in scores.items()}
-    shared = sorted(set.intersection(*(set(table) for table in tables.values()))) if tables else []
-    return {model: [table[key] for key in shared] for model, table in tables.items()}
+def align(first: Sequence[S], second: Sequence[S]) -> tuple[list[S], list[S]]:
+    """Two models' scores of the items that both have, in the same order.
+
+    What a third model lacks (a world in which it could not be trained) takes nothing from these two.
+    """
+    one, other = ({_key(score): score for score in group} for group in (first, second))
+    shared = sorted(one.keys() & other.keys())
+    return [one[key] for key in shared], [other[key] for key in shared]
 
 
 def _verdict(difference: stats.Difference, p: float) -> Verdict:

@@ -166,7 +166,7 @@ def paired(task: TaskSummary) -> list[Grid]:
         row.append(points(c.metric, c.detectable))
         row += [difference(by_model[name, c.model]) for name in others]
         rows.append(tuple(row))
-    first = headline[0]
+    first = max(headline, key=lambda c: (c.worlds, c.clusters))
     how = first.method if first.worlds < 2 else f"t over {first.worlds} worlds or over entities, the weaker"
     notes = [
         f"Model minus {label(task, first.baseline)} ({how}). p (Holm) is corrected over the rows. Smallest "
@@ -174,6 +174,12 @@ def paired(task: TaskSummary) -> list[Grid]:
     ]
     if exact:
         notes.append("p (McNemar) is exact and takes the questions as independent.")
+    notes += [
+        f"{label(task, c.model)} is compared on what it has: {c.clusters} entities"
+        + (f" of {c.worlds} world{'' if c.worlds == 1 else 's'}." if first.worlds > 1 else ".")
+        for c in headline
+        if c.clusters < first.clusters
+    ]
     title = f"Against {label(task, first.baseline)}, paired on the same {first.clusters} entities"
     return [Grid(title, tuple(head), tuple(rows), tuple(notes))]
 
