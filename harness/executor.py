@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,14 @@ class Event:
     total: int = 0
     remark: str = ""
     seconds: float = 0.0
+
+
+class JobsFailed(Problems):
+    """Some jobs have no result. `reasons` says why, by job: its own failure, or that of a job it needs."""
+
+    def __init__(self, failures: Mapping[str, str], reasons: Mapping[str, str]) -> None:
+        super().__init__(failures.values())
+        self.reasons = dict(reasons)
 
 
 class Pool(Protocol):
@@ -67,7 +75,7 @@ def run_jobs(jobs: Iterable[Job], workers: int | None, listen: Listener, executo
     """Run the jobs that are not done yet, at most `workers` at a time; returns when all are.
 
     `None` workers are as many as the pool has cores and GPUs for. When a job fails, the jobs that need it are
-    skipped and the others still run, so that nothing already begun is lost; then Problems is raised with every
+    skipped and the others still run, so that nothing already begun is lost; then JobsFailed is raised with every
     failure. Raises UserError where the executor cannot be used.
     """
     by_key = {job.key: job for job in jobs}
@@ -79,13 +87,14 @@ def run_jobs(jobs: Iterable[Job], workers: int | None, listen: Listener, executo
         return
     height = _heights(by_key)
     failures: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     running: set[str] = set()
     pool = _open(executor, tuple(waiting.values()), workers)
     try:
         while waiting or running:
             for job in sorted(waiting.values(), key=lambda job: -height[job.key]):
-                if any(need in failures for need in job.needs):
-                    failures[job.key] = ""
+                if lost := [reasons[need] for need in job.needs if need in reasons]:
+                    reasons[job.key] = lost[0]
                     listen(Event(waiting.pop(job.key).key, "skipped"))
                 elif not any(need in waiting or need in running for need in job.needs) and pool.has_room(job):
                     running.add(waiting.pop(job.key).key)
@@ -94,12 +103,12 @@ def run_jobs(jobs: Iterable[Job], workers: int | None, listen: Listener, executo
                 if event.state in ("done", "failed"):
                     running.remove(event.job)
                 if event.state == "failed":
-                    failures[event.job] = f"{by_key[event.job].label}: {event.remark}"
+                    failures[event.job] = reasons[event.job] = f"{by_key[event.job].label}: {event.remark}"
                 listen(event)
     finally:
         pool.close()
     if failures:
-        raise Problems(message for message in failures.values() if message)
+        raise JobsFailed(failures, reasons)
 
 
 def run_job(job: Job, tell: Listener) -> Event:

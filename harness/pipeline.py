@@ -13,8 +13,7 @@ from typing import Any
 
 from harness import __version__, ablations, tuning
 from harness.cells import read_cells
-from harness.errors import Problems
-from harness.executor import Event, run_jobs
+from harness.executor import Event, JobsFailed, run_jobs
 from harness.jobs import Job
 from harness.layout import visible_gpus
 from harness.metrics.longform import LongformScore
@@ -49,8 +48,8 @@ def execute(
 ) -> RunResult:
     """Do a whole run, continuing whatever was done before, and write the run folder.
 
-    Raises UserError for what the user can mend. When jobs fail, what is finished is kept and reported anyway
-    where every cell of a model is there; then Problems names the failures.
+    Raises UserError for what the user can mend. When jobs fail, what is finished is kept and reported anyway, with
+    the reason for what is missing under its table; then JobsFailed names the failures.
     """
     started = datetime.datetime.now(datetime.UTC)
     if options.tune:
@@ -66,7 +65,7 @@ def execute(
     announce(plan)
     manifest = _manifest(options, plan, command, started)
     folder.json("manifest.json", manifest)
-    failure: Problems | None = None
+    failure: JobsFailed | None = None
     timings: dict[str, float] = {}
 
     def note(event: Event) -> None:
@@ -76,8 +75,9 @@ def execute(
 
     try:
         run_jobs(plan.jobs, workers or _workers(options), note, executor)
-    except Problems as error:
+    except JobsFailed as error:
         failure = error
+        plan = replace(plan, exclusions={**plan.exclusions, **unfilled(plan.cells, error.reasons)})
     cells = [cell for cell in plan.cells if cell.generate.done() and (cell.score is None or cell.score.done())]
     made = ablations.write(studies, options, folder)
     summary = report(options, plan, cells, folder, manifest, made)
@@ -96,6 +96,16 @@ def execute(
     if failure:
         raise failure
     return RunResult(folder.path, summary, seconds, made)
+
+
+def unfilled(cells: Sequence[Cell], reasons: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Why (task, model) has no answers or no scores, in one world or several; `reasons` is by job."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for cell in cells:
+        for job in (cell.generate, cell.score):
+            if job is not None and job.key in reasons:
+                found.setdefault((cell.task, cell.model), {})[reasons[job.key]] = None
+    return {where: "; ".join(why) for where, why in found.items()}
 
 
 def report(

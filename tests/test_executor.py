@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import Problems
-from harness.executor import Event, run_jobs
+from harness.executor import Event, JobsFailed, run_jobs
 from harness.jobs import Job, Report
 from harness.paths import append_lines, read_lines
 
@@ -95,9 +94,10 @@ def test_jobs_run_after_what_they_need_and_only_once(tmp_path: Path) -> None:
 def test_a_failure_costs_only_what_depends_on_it(tmp_path: Path) -> None:
     jobs = [job(tmp_path, "bad", fails=True), job(tmp_path, "child", ("bad",)), job(tmp_path, "other")]
     events: list[Event] = []
-    with pytest.raises(Problems, match="bad: RuntimeError: no luck") as caught:
+    with pytest.raises(JobsFailed, match="bad: RuntimeError: no luck") as caught:
         run_jobs(jobs, workers=1, listen=events.append)
-    assert len(caught.value.problems) == 1
+    assert caught.value.problems == ("bad: RuntimeError: no luck",)
+    assert caught.value.reasons == dict.fromkeys(("bad", "child"), "bad: RuntimeError: no luck")
     assert (tmp_path / "other").exists() and not (tmp_path / "child").exists()
     assert {event.job for event in events if event.state == "skipped"} == {"child"}
 
@@ -111,7 +111,7 @@ def test_a_worker_killed_in_mid_job_is_replaced_once(tmp_path: Path) -> None:
     assert (tmp_path / "child").exists()
 
     jobs = [count(tmp_path, "hopeless", 99), job(tmp_path, "orphan", ("hopeless",)), job(tmp_path, "other")]
-    with pytest.raises(Problems, match="hopeless: its worker process died") as caught:
+    with pytest.raises(JobsFailed, match="hopeless: its worker process died") as caught:
         run_jobs(jobs, 1, lambda event: None)
     assert len(caught.value.problems) == 1
     assert len(list(read_lines(tmp_path / "hopeless.died"))) == 2

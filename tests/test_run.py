@@ -155,6 +155,23 @@ def test_short_qa_runs_at_tiny(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_could_not_be_trained_is_said_under_its_table(home: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "no-pairs.toml"
+    shipped = (ROOT / "harness" / "presets" / "tiny.toml").read_text()
+    # No two shares of supported claims differ by more than 1.
+    preset.write_text(shipped.replace("[options.default]\n", "[options.default]\nmin_gap = 1.0\n", 1))
+    asked = ["run", "--suite", "shortqa", "--preset", str(preset), "--models", "sft,facttune"]
+    result = command(home, *asked, "--out", str(tmp_path / "r"))
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    text = (tmp_path / "r" / "leaderboard.md").read_text()
+    for task in ("popqa", "hotpotqa"):
+        reason = f"world 0: train {task}-facttune: StageError: pairs: stage '{task}-facttune' (dpo) has no pair"
+        assert f"- No row for facttune: {reason}" in text and reason in result.stderr
+    assert "| sft |" in text and "| facttune |" not in text
+    assert json.loads((tmp_path / "r" / "manifest.json").read_text())["failures"]
+
+
+@pytest.mark.slow
 def test_ablations_share_what_the_tables_made(finished: tuple[Path, str], home: Path, tmp_path: Path) -> None:
     names = ("claims", "examples", "settings")
     arguments = ["--only", ",".join(names), "--preset", "tiny", "--models", ",".join(MODELS)]

@@ -204,7 +204,12 @@ def test_an_entity_is_memorised_when_all_its_questions_are_right() -> None:
 # --- whole tables --------------------------------------------------------------------------------------------
 
 
-def tables(suite: str, scores: Mapping[str, Mapping[str, Sequence[QaScore]]], **metadata: str) -> RunSummary:
+def tables(
+    suite: str,
+    scores: Mapping[str, Mapping[str, Sequence[QaScore]]],
+    exclusions: Mapping[tuple[str, str], str] = {("hotpotqa", "sft"): "was not trained"},
+    **metadata: str,
+) -> RunSummary:
     """A summary of QA tasks; long-form tasks of the suite get a few answers of their own."""
     models = [m for m in MODELS if m.name in METHODS or m.name == "base"]
     long = {
@@ -226,7 +231,7 @@ def tables(suite: str, scores: Mapping[str, Mapping[str, Sequence[QaScore]]], **
         estimates=estimates,  # type: ignore[arg-type]
         qa={(task, model): group for task, by_model in scores.items() for model, group in by_model.items()},
         longform=long,
-        exclusions={("hotpotqa", "sft"): "was not trained"},
+        exclusions=exclusions,
         metadata=metadata,
         context={},
     )
@@ -331,8 +336,11 @@ def test_a_model_that_lacks_a_world_takes_nothing_from_the_others() -> None:
     assert beside["prereq_tune"].value == alone["prereq_tune"].value
     assert (beside["prereq_tune"].worlds, beside["flame"].worlds, beside["flame"].n) == (3, 1, 60)
     assert rank_models(partly, metrics[0])["flame"] == 4
-    shown = leaderboard.render(tables("shortqa", {"popqa": partly, "hotpotqa": partly}))
+    why = {("popqa", "flame"): "world 1: train popqa-flame: no pair"}
+    shown = leaderboard.render(tables("shortqa", {"popqa": partly, "hotpotqa": partly}, exclusions=why))
     assert "flame is compared on what it has: 20 entities of 1 world." in shown
+    assert shown.count("Not every world for flame: world 1: train popqa-flame: no pair") == 1
+    assert "PopQA: not every world for flame: world 1: train popqa-flame: no pair" in shown
 
 
 # --- tasks ---------------------------------------------------------------------------------------------------

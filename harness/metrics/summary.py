@@ -113,9 +113,9 @@ class Ordering:
 class TaskSummary:
     """All numbers of one task. `models` and `titles` are in the order of the table.
 
-    `exclusions` maps the models without a row to the reason; `published` names the table and the columns of
-    the paper's figures, as `Task.published` does. `curves` are of long answers only. `ranks` is empty where no
-    model is better for a higher score.
+    `exclusions` maps the models without a row, or without some of their worlds, to the reason; `published` names the
+    table and the columns of the paper's figures, as `Task.published` does. `curves` are of long answers only. `ranks`
+    is empty where no model is better for a higher score.
     """
 
     name: str

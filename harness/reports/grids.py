@@ -98,8 +98,13 @@ def scores(task: TaskSummary, names: Sequence[str]) -> Grid:
     notes += detectable(task)
     renamed = [f"{label(task, m)} is `{m}`" for m in task.models if label(task, m) != m]
     notes += [f"{'; '.join(renamed)}."] if renamed else []
-    notes += [f"No row for {model}: {reason}" for model, reason in task.exclusions.items()]
+    notes += [f"{'Not every world' if m in task.models else 'No row'} for {m}: {why}" for m, why in missing(task)]
     return Grid("", (*head, "n"), tuple(rows), tuple(notes))
+
+
+def missing(task: TaskSummary) -> list[tuple[str, str]]:
+    """Each model without a row, or without some of its worlds, and why; a reason of several lines becomes one."""
+    return [(model, " ".join(reason.split())) for model, reason in task.exclusions.items()]
 
 
 def detectable(task: TaskSummary) -> list[str]:

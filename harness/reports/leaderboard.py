@@ -50,10 +50,10 @@ def make_summary(
     """Put the numbers of a run in order and compare its models.
 
     `estimates` is by task and model, `qa` and `longform` by (task, model), `exclusions` gives the reason for
-    every missing (task, model). Models are compared with `baseline`, or with the first row where it is missing.
-    With `curve_claims` the curves over the first so many claims become part of the summary. Tasks that are trained
-    on another's data make a point instead of a ranking: their rows have no ranks. Raises UserError for a headline
-    that a task does not have.
+    every (task, model) that is missing, or has not every world. Models are compared with `baseline`, or with the
+    first row where it is missing. With `curve_claims` the curves over the first so many claims become part of the
+    summary. Tasks that are trained on another's data make a point instead of a ranking: their rows have no ranks.
+    Raises UserError for a headline that a task does not have.
     """
     titles = {model.name: model.title or model.name for model in models}
     summaries = []
@@ -79,11 +79,7 @@ def make_summary(
             headline=suite.headline_of(task.name),
             models={name: {**rows[name], **_further(known, rows[name], scores[name])} for name in names},
             titles={name: titles.get(name, name) for name in names},
-            exclusions={
-                name: exclusions[task.name, name]
-                for name in wanted
-                if name not in rows and (task.name, name) in exclusions
-            },
+            exclusions={name: exclusions[task.name, name] for name in wanted if (task.name, name) in exclusions},
             published=task.published,
             curves=curves,
         )

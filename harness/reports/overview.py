@@ -33,7 +33,11 @@ def overview(run: RunSummary) -> grids.Grid | None:
                 row.append(grids.printed(task, model, metric))
         rows.append(tuple(row))
     notes = [f"{task.title}: {task.ordering.words}" for task in tasks if task.ordering]
-    notes += [f"{task.title}: no row for {model}: {why}" for task in tasks for model, why in task.exclusions.items()]
+    notes += [
+        f"{task.title}: {'not every world' if model in task.models else 'no row'} for {model}: {why}"
+        for task in tasks
+        for model, why in grids.missing(task)
+    ]
     return grids.Grid("All tasks side by side", tuple(head), tuple(rows), tuple(notes))
 
 
