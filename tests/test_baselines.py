@@ -182,9 +182,11 @@ def test_sft_gpt_learns_the_answers_of_a_teacher_which_every_seed_shares() -> No
 
 def test_where_a_method_is_not_defined_it_says_why() -> None:
     unpopular = replace(SHORT, real=(replace(REAL[0], popularity=None),))
+    half_known = replace(SHORT, real=(replace(REAL[0], popularity=None), *REAL[1:]))
     for name, task, reason in (
         ("sft", replace(LONG, real=()), "no real training rows"),
-        ("popular", unpopular, "no popularity"),
+        ("popular", unpopular, "the training rows carry no popularity"),
+        ("popular", half_known, "1 of 6 training rows carry no popularity"),
         ("sft_fictitious", replace(LONG, fictitious=()), "no fictitious training rows"),
         ("prereq_tune", replace(LONG, knowledge=()), "no texts"),
         ("flame", replace(LONG, real=()), "no real training rows"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from harness import cli, stats
 from harness.compare import compare_runs, read_run, table, to_json
@@ -117,6 +119,23 @@ def test_holm_is_over_the_rows(runs: tuple[Path, Path]) -> None:
     rows = compare_runs(read_run(runs[0]), run)
     ps = [row.difference.p or 0.0 for row in rows]
     assert len(rows) == 4 and [row.difference.p_holm for row in rows] == pytest.approx(stats.holm(ps))
+
+
+def test_what_could_be_found_is_told_of_the_strictest_step(runs: tuple[Path, Path]) -> None:
+    first, second = map(read_run, runs)
+    rows = compare_runs(first, second, models=("mine", "sft"))
+    (alone,) = compare_runs(first, replace(second, scores={k: v for k, v in second.scores.items() if k[0] == "popqa"}))
+    assert len(rows) == 2 and alone.difference.detectable_holm == alone.difference.detectable
+    for row in rows:
+        d = row.difference
+        assert d.detectable is not None and d.detectable_holm is not None and d.detectable_holm > 1.05 * d.detectable
+    shown = table(first, second, rows)
+    column = next(c for c in shown.columns if c.header == "detectable (Holm)")
+    assert list(column.cells) == [f"{100 * (row.difference.detectable_holm or 0.0):.1f}" for row in rows]
+    assert "at 5 % / 2, the strictest step of Holm's correction" in str(shown.caption)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(shown)
+    assert "…" not in console.export_text(), "no digit is cut off"
 
 
 def test_only_the_items_of_both_are_paired(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.cli import main
 from harness.config import load_preset, parse_preset, preset_names
 from harness.errors import Problems, UserError
-from harness.options import resolve
+from harness.options import check, read, resolve
 from harness.plan import plan_run
 from harness.registry import METHODS, MODELS, TASKS, read_models, suites
 
@@ -94,6 +96,43 @@ def test_all_problems_of_a_command_line_are_reported_at_once(tmp_path: Path) -> 
         assert word in text
 
 
+def test_several_problems_are_a_list_and_one_is_a_sentence() -> None:
+    assert str(Problems(["No base.", "No key."])) == "- No base.\n- No key."
+    assert str(Problems(["No base."])) == "No base."
+
+
+def test_words_that_are_wrong_keep_no_other_problem_back(tmp_path: Path) -> None:
+    options, wrong = read(suite="shortqa", preset="tiny", models="sfft", teacher=f"file:{tmp_path / 'none'}")
+    assert options is not None and len(wrong) == 1 and "sfft" in wrong[0]
+    assert [problem.split(":")[0] for problem in check(options, wrong)] == ["--teacher"]
+    options, wrong = read(suite="longfrom", preset="tiny")
+    assert options is None and len(wrong) == 1 and "longfrom" in wrong[0]
+
+
+def test_a_plan_is_drawn_before_anything_else_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that can start costs no second reading of its data."""
+
+    def never(options: object) -> list[str]:
+        raise AssertionError("looked at")
+
+    monkeypatch.setattr("harness.options.lacking", never)
+    assert check(resolve(suite="shortqa", preset="tiny", models="sft")) == []
+
+
+def test_list_is_as_wide_as_the_other_commands_and_help_names_every_preset(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with pytest.raises(SystemExit):
+        main(["list"])
+    assert 120 < max(len(line.rstrip()) for line in capsys.readouterr().out.splitlines()) <= 140
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in preset_names()) and "unless all are served" in shown
+
+
 def test_base_is_always_among_the_models_and_first() -> None:
     options = resolve(suite="longform", preset="tiny", models="prereq_tune,sft")
     assert [model.name for model in options.models] == ["base", "sft", "prereq_tune"]
@@ -121,3 +160,17 @@ def test_memorization_is_trained_for_longer_in_the_miniature_and_sft_is_not() ->
     assert main["sft"] == memorised["sft"]
     assert main["sft_fictitious"] != memorised["sft_fictitious"]
     assert main["prereq_tune"] != memorised["prereq_tune"]
+
+
+def test_a_preset_bounds_the_test_rows_of_a_task_and_limit_bounds_them_further() -> None:
+    def asked(limit: int | None, bound: int | None) -> dict[str, list[str]]:
+        options = resolve(suite="shortqa", preset="tiny", models="base", limit=limit)
+        rows = {} if bound is None else {"popqa": bound}
+        source = options.preset.source.model_copy(update={"test_rows": rows})
+        options = replace(options, preset=options.preset.model_copy(update={"source": source}))
+        return {cell.task: [item.id for item in cell.items] for cell in plan_run(options).cells}
+
+    whole = asked(None, None)
+    assert asked(None, 5) == whole | {"popqa": asked(5, None)["popqa"]}
+    assert {task: len(ids) for task, ids in asked(3, 5).items()} == {"popqa": 3, "hotpotqa": 3}
+    assert len(asked(8, 5)["popqa"]) == 5

@@ -65,6 +65,15 @@ def test_popqa_is_split_as_the_local_copy_is(hub: dict[str, str], tmp_path: Path
     assert source.rows("popqa", "fictitious") == ()
 
 
+def test_answers_may_be_a_list_or_hold_one_as_a_python_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for place, value in enumerate((["Land", "it's"], "['Land', \"it's\"]")):
+        name = save(tmp_path / f"popqa{place}", "default", test=[POPQA[0] | {"possible_answers": value}])
+        source = HubSource(seed=0, popqa=name)
+        (row,) = [row for split in ("train", "validation", "test") for row in source.rows("popqa", split)]  # type: ignore[arg-type]
+        assert row.answers == ("Land", "it's")
+
+
 def test_hotpotqa_is_tested_on_the_validation_split(hub: dict[str, str]) -> None:
     source = HubSource(seed=0, **hub)  # type: ignore[arg-type]
     assert [row.id for row in source.rows("hotpotqa", "train")] == ["5a0", "5a1", "5a2"]
@@ -81,7 +90,7 @@ def test_the_fingerprint_follows_content_and_seed(hub: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"possible_answers": "['Land']"}, r"row 0: field `possible_answers` is no JSON list"),
+        ({"possible_answers": "Land"}, r"row 0: field `possible_answers` is no list, in JSON or as a Python literal"),
         ({"possible_answers": '"Land"'}, r"field `possible_answers` is text, a list of texts is expected"),
         ({"possible_answers": "[]"}, r"field `possible_answers` is a list"),
         ({"subj": None}, r"row 0: field `subj`"),
@@ -108,6 +117,8 @@ def test_what_the_hub_does_not_have_is_said(hub: dict[str, str], tmp_path: Path)
     source = HubSource(seed=0, **hub)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"no task 'persons'.*--data"):
         source.rows("persons", "test")
+    with pytest.raises(DataError, match=r"no task 'grounding'.*harness synthesize DATA.*--fictitious"):
+        source.rows("grounding", "test")
     with pytest.raises(DataError, match=r"no knowledge source for 'persons'.*--data"):
         source.knowledge_source("persons", tmp_path)
     with pytest.raises(DataError, match=r"nothing here.*cannot be loaded.*--data"):

@@ -110,6 +110,20 @@ def test_popqa_splits_share_no_subject_and_lose_no_row(folder: Path) -> None:
     assert source.knowledge_sets("popqa") == ()
 
 
+def test_a_list_inside_a_text_is_the_same_list(folder: Path) -> None:
+    before = LocalSource(folder, 0).rows("popqa", "test")
+    for form in (json.dumps, repr):
+        write(folder / local.POPQA, [popqa_row(i, possible_answers=form(["poet", "bard"])) for i in range(300)])
+        assert LocalSource(folder, 0).rows("popqa", "test") == before
+
+
+def test_the_fingerprint_of_a_folder_stays_what_it_was(tmp_path: Path) -> None:
+    """Written down before a text could hold the list and before there were page views of medical entities."""
+    (tmp_path / "popqa").mkdir()
+    (tmp_path / local.POPQA).write_bytes(b"anything")
+    assert LocalSource(tmp_path, 0).fingerprint == "a3060a95982e256c7b3cd44d12f98f2c25aa282a1df01bac808cfd5e654913fc"
+
+
 def test_the_seed_draws_the_split_and_only_that(folder: Path) -> None:
     first, again, other = LocalSource(folder, 0), LocalSource(folder, 0), LocalSource(folder, 1)
     assert first.rows("popqa", "test") == again.rows("popqa", "test") != other.rows("popqa", "test")
@@ -264,6 +278,13 @@ def test_medical_entities_keep_their_published_lists(folder: Path, tmp_path: Pat
     assert knowledge.resolve("Fever, blue").title == "Blue fever"
 
 
+def test_medical_entities_have_the_page_views_that_are_known(folder: Path) -> None:
+    assert LocalSource(folder, 0).rows("medical", "test")[0].popularity is None
+    write(folder / local.MEDICAL_VIEWS, [{"name": "blue fever", "views": 4}])
+    assert LocalSource(folder, 0).rows("medical", "test")[0].popularity == 4
+    assert LocalSource(folder, 0).rows("medical", "validation")[0].popularity is None
+
+
 # --- faults ------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +300,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
     ),
     "wrong type": (
         "popqa", lambda f: write(f / local.POPQA, [popqa_row(0, possible_answers="poet")]),
-        r"line 1: field `possible_answers` is text, a list of texts is expected",
+        r"line 1: field `possible_answers` is no list, in JSON or as a Python literal; docs/data.md",
     ),
     "negative views": ("popqa", lambda f: write(f / local.POPQA, [popqa_row(0, s_pop=-1)]), r"`s_pop` is -1"),
     "not JSON": ("popqa", breaking(local.POPQA, gzip.compress(b'{"a": 1}\n{"a"')), r"line 1: field|line 2: not valid"),
@@ -324,7 +345,7 @@ def test_other_tasks_work_when_one_set_is_missing(folder: Path) -> None:
 def test_what_is_not_there_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
         LocalSource(folder / "nowhere", 0)
-    with pytest.raises(DataError, match="no task 'grounding'"):
+    with pytest.raises(DataError, match=r"no task 'grounding'.*harness synthesize .*--fictitious"):
         LocalSource(folder, 0).rows("grounding", "test")
     with pytest.raises(DataError, match="no knowledge source for 'popqa'"):
         LocalSource(folder, 0).knowledge_source("popqa", tmp_path)

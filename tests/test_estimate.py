@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.cli import main
 from harness.counts import count
 from harness.errors import UserError
 from harness.estimate import Estimate, assumed, estimate
-from harness.jobs import TrainAdapter
 from harness.options import resolve
-from harness.plan import plan_run
-from harness.registry import Suite
-from harness.reports.estimate import remarks, tables
-from harness.run_options import RunOptions
+from harness.reports.estimate import remarks
 from harness.shape import Shape, training_memory
 from harness.standin import AboutTokens
 from harness.workload import Assumptions, Line
@@ -195,58 +189,3 @@ def test_wrong_assumptions_are_refused(device: str, mfu: float) -> None:
 def test_data_that_are_not_here_are_not_fetched() -> None:
     with pytest.raises(UserError, match=r"--download"):
         estimate(resolve(suite="shortqa", preset="smol"))
-
-
-# --- the miniature, against what is then trained -------------------------------------------------------------
-
-
-def tiny(training_seed: int = 0) -> RunOptions:
-    suite = Suite("two", "Two tasks", ("persons", "hotpotqa"), "accuracy")
-    options = resolve(suite="longform", preset="tiny", models="sft,prereq_tune")
-    return replace(options, suite=suite, training_seed=training_seed)
-
-
-def test_updates_and_tokens_are_those_that_are_then_trained() -> None:
-    from harness.data.miniature_base import BaseConfig, new_model
-    from harness.data.miniature_tokenizer import build_tokenizer
-    from harness.data.miniature_world import WorldConfig, build_world
-
-    options = tiny()
-    before = lines(estimate(options))
-    plan = plan_run(options)
-    # A base of fresh weights: what it knows changes neither rows nor tokens.
-    tokenizer = build_tokenizer(build_world(WorldConfig.from_dict(options.preset.source.world), options.seed))
-    base = Path(plan.bases[0])
-    new_model(BaseConfig.from_dict(options.preset.base.settings), tokenizer).save_pretrained(base)
-    tokenizer.save_pretrained(base)
-    trained: dict[str, tuple[int, int]] = {}
-    for job in plan.jobs:
-        if isinstance(job.payload, TrainAdapter):
-            job.payload.run(job.out, lambda done, total, remark: None)
-            report = json.loads((job.out / "stage.json").read_text())["report"]
-            name = job.payload.stage.name.removesuffix("-v1").removesuffix("-v2")
-            updates, tokens = trained.get(name, (0, 0))
-            trained[name] = (updates + report["updates"], tokens + report["tokens"])
-    planned = {name: (line.updates, line.tokens) for name, line in before.items() if line.kind == "train"}
-    assert planned == trained and len(planned) == 10
-    assert all(line.exact and line.basis == "estimated" for line in before.values() if line.kind == "train")
-
-    after = lines(estimate(options))
-    assert all(after[name].ready == after[name].jobs and after[name].seconds == 0 for name in trained)
-    # Another seed trains anew on the same base: its speed is known now.
-    again = lines(estimate(tiny(training_seed=1)))
-    assert all(again[name].basis == "measured" and again[name].seconds > 0 for name in trained)
-
-
-def test_the_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(["plan", "--suite", "longform", "--preset", "tiny", "--json"])
-    assert left.value.code == 0
-    read = json.loads(capsys.readouterr().out)
-    assert read["totals"]["device_hours"] > 0 and read["assumptions"]["mfu"] == 0.35
-    assert {line["label"] for line in read["lines"]} >= {"pre-train", "persons-sft", "answer medical"}
-    with pytest.raises(SystemExit):
-        main(["plan", "--suite", "longform", "--preset", "tiny"])
-    printed = capsys.readouterr().out
-    assert "persons-prereq-tune" in printed and "Disk" in printed
-    assert len(tables(estimate(tiny()))) == 1  # the rules judge costs nothing: no table of calls

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -196,6 +197,45 @@ def test_a_run_without_answers_still_reports() -> None:
     assert "the base was rejected" in leaderboard.render(run)
     assert leaderboard.tables(run) == []
     assert "No model was scored" in html.render(run, [])
+
+
+TUNED = [
+    {"task": "persons", "method": "prereq_tune", "learning_rate": 0.5, "epochs": 1.0},
+    {"task": "popqa", "method": "sft", "learning_rate": 1.0, "epochs": 0.5},
+]
+
+
+def test_a_tuned_run_shows_which_setting_was_chosen_for_whom() -> None:
+    run = summary()
+    tuned = replace(run, metadata={**run.metadata, "comparison": "equal tuning", "tuned": TUNED})
+    text = leaderboard.render(tuned)
+    rows = table_rows(text, "## Chosen settings\n")
+    assert rows[0] == ["task", "method", "learning rate ×", "epochs ×"]
+    assert rows[2:] == [["Persons", "prereq_tune", "0.5", "1"], ["Popqa", "sft", "1", "0.5"]]
+    assert "Factors on the preset's own values, chosen on validation entities of the first world" in text
+    facts = next(line for line in text.splitlines() if line.startswith("preset: "))
+    assert "tuned" not in facts and "{" not in facts
+    assert "Chosen settings" in (page := html.render(tuned, [])) and "&#39;epochs&#39;" not in page
+    assert json.loads(tuned.to_json())["metadata"]["tuned"] == TUNED
+
+
+@pytest.mark.parametrize("metadata", [{}, {"tuned": []}, {"tuned": None}])
+def test_a_run_that_was_not_tuned_shows_no_settings(metadata: dict[str, object]) -> None:
+    run = replace(summary(), metadata=metadata)
+    assert "Chosen settings" not in leaderboard.render(run) + html.render(run, [])
+
+
+def test_the_terms_of_every_comparison_are_said() -> None:
+    for named, words in (
+        ("fixed recipe", "One configuration for all methods"),
+        ("equal tuning", "Every method had the same budget"),
+        (
+            "equal updates",
+            "Every supervised stage made as many optimiser updates as PREREQ-TUNE's skill stage; DPO and",
+        ),
+    ):
+        text = leaderboard.render(replace(summary(), metadata={"comparison": named}))
+        assert f"Comparison: {named}. {words}" in text
 
 
 # --- figure --------------------------------------------------------------------------------------------------

@@ -195,6 +195,44 @@ def test_validate_prints_all_problems_and_exits_with_2(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_validate_tries_every_need_apart_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    data, base = tmp_path / "data", tmp_path / "base"
+    (data / "prereq_tune").mkdir(parents=True)
+    base.mkdir()
+    teacher = tmp_path / "answers.jsonl"
+    teacher.write_text('{"prompt": "Who?"}\n')
+    words = ["--suite", "longform", "--preset", "llama3-8b", "--data", str(data), "--base", str(base)]
+    result = command(tmp_path, "validate", *words, "--teacher", f"file:{teacher}", "--models", "sfft")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    problems = [line for line in result.stderr.splitlines() if line.startswith("- ")]
+    for wanted in (
+        "'sfft'",  # the words
+        "config.json",  # the base
+        "--judge openai:gpt-4o-mini: no API key: set OPENAI_API_KEY",
+        f"--teacher: {teacher}, line 1",
+        "bio_skill cannot be loaded",
+        "medical_skill cannot be loaded",
+        "persons needs a knowledge source",
+        "medical needs a knowledge source",
+    ):
+        assert sum(wanted in problem for problem in problems) == 1, (wanted, result.stderr)
+    assert "connection to the hub" not in result.stderr and len(problems) == 8
+
+
+def test_validate_says_where_fictitious_data_come_from(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    words = ["--suite", "table2", "--preset", "smol", "--data", str(data), "--models", "openai:m"]
+    result = command(tmp_path, "validate", *words, "--base-url", "http://127.0.0.1:9/v1")
+    assert result.returncode == 2
+    # One problem is a sentence, not a list of one.
+    assert result.stderr.startswith("harness: local data has no task 'grounding'")
+    assert f"`harness synthesize {data} --task popqa --out FOLDER`" in result.stderr
+    assert "--fictitious FOLDER" in result.stderr
+
+
 def test_validate_of_a_good_run(tmp_path: Path) -> None:
     result = command(tmp_path, "validate", "--suite", "longform", "--preset", "tiny")
     assert result.returncode == 0, result.stderr

@@ -116,15 +116,6 @@ def test_a_method_that_beats_the_champion_is_said_first() -> None:
     assert "Below the base: prereq_tune and sft." in found.words
 
 
-def test_a_method_that_only_stays_close_to_the_base_is_said_to() -> None:
-    base = qa(0.5, seed=1)
-    same = [*qa(0.5, seed=1)[:-4], *qa(0.5, seed=2)[-4:]]
-    found = order(POPQA, {"base": base, "prereq_tune": same, "sft": qa(0.1, seed=1)})
-    assert "prereq_tune stays close to the base: not told apart from it." in found.words
-    assert "base cannot be told apart from it" in found.words
-    assert "From the base: differences of" in found.details
-
-
 def test_pairs_that_differ_little_in_the_paper_are_said_to_be_out_of_reach() -> None:
     found = order(POPQA, {"prereq_tune": qa(0.5, seed=1), "sft": qa(0.5, seed=2)})
     (pair,) = found.paper
@@ -161,11 +152,11 @@ def test_verdicts_and_words_agree_with_the_numbers(ranking: list[str], seed: int
 
 def test_grounding_holds_when_the_answers_swap_with_the_adapter() -> None:
     scores = {
-        "base": qa({"V1": 0.03, "V2": 0.02}),
-        "prereq_know1": qa({"V1": 0.95, "V2": 0.02}),
-        "prereq_know2": qa({"V1": 0.02, "V2": 0.95}),
-        "prereq_tune": qa({"V1": 0.05, "V2": 0.04}),
-        "sft": qa({"V1": 0.04, "V2": 0.05}),
+        "base": qa({"V1": 0.03, "V2": 0.02}, 240),
+        "prereq_know1": qa({"V1": 0.95, "V2": 0.02}, 240),
+        "prereq_know2": qa({"V1": 0.02, "V2": 0.95}, 240),
+        "prereq_tune": qa({"V1": 0.05, "V2": 0.04}, 240),
+        "sft": qa({"V1": 0.04, "V2": 0.05}, 240),
     }
     found = order(TASKS.get("grounding").published, scores, ranked=False)
     assert len(found.paper) == 8 and {p.verdict for p in found.paper} == {"holds"}
@@ -272,8 +263,7 @@ def test_tables_2_and_3_have_the_papers_rows_in_its_order() -> None:
     text = leaderboard.render(everything())
     grounding = text.split("## Grounding\n\n")[1].split("\n\n")[0].splitlines()
     assert grounding[0] == (
-        "| model | V1, % [95 %] | paper: V1, % | V2, % [95 %] | paper: V2, % | token match, % [95 %] | abstained, % "
-        "| n |"
+        "| model | V1, % [95 %] | paper: V1, % | V2, % [95 %] | paper: V2, % | abstained, % | n |"
     ), grounding[0]
     names = [line.split("|")[1].strip() for line in grounding[2:]]
     assert names == ["base", "base + know_v1 + skill", "base + know_v2 + skill", "base + skill", "SFT-real"]
@@ -316,7 +306,7 @@ def test_the_ordering_is_in_metrics_json() -> None:
     body = json.loads(run.to_json())
     assert run.to_json() == everything.__wrapped__().to_json()
     pair = body["tasks"]["popqa"]["ordering"]["paper"][0]
-    assert {"expected", "difference", "p_holm", "verdict"} == set(pair)
+    assert {"expected", "difference", "p_holm", "verdict", "detectable_holm"} == set(pair)
     assert body["tasks"]["memorization"]["ranks"] == {} != body["tasks"]["popqa"]["ranks"]
 
 
@@ -335,10 +325,11 @@ def test_a_model_that_lacks_a_world_takes_nothing_from_the_others() -> None:
     alone, beside = ({c.model: c for c in compare(group, "sft", metrics[:1])} for group in (whole, partly))
     assert beside["prereq_tune"].value == alone["prereq_tune"].value
     assert (beside["prereq_tune"].worlds, beside["flame"].worlds, beside["flame"].n) == (3, 1, 60)
-    assert rank_models(partly, metrics[0])["flame"] == 4
+    assert rank_models(partly, metrics[0]) == rank_models(whole, metrics[0]), "it has no rank and counts in no other"
     why = {("popqa", "flame"): "world 1: train popqa-flame: no pair"}
     shown = leaderboard.render(tables("shortqa", {"popqa": partly, "hotpotqa": partly}, exclusions=why))
     assert "flame is compared on what it has: 20 entities of 1 world." in shown
+    assert "| – | flame |" in shown and "A row that lacks worlds has no rank" in shown
     assert shown.count("Not every world for flame: world 1: train popqa-flame: no pair") == 1
     assert "PopQA: not every world for flame: world 1: train popqa-flame: no pair" in shown
 

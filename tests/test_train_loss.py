@@ -45,7 +45,7 @@ def knowledge(version: int | None, *, fake: bool = True) -> Stage:
 def adapters(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("adapters")
     made = {}
-    for stage in (knowledge(None), knowledge(None, fake=False)):
+    for stage in (knowledge(None), knowledge(None, fake=False), knowledge(1), knowledge(2)):
         run_stage(stage, base_dir=base_dir, adapter_dirs={}, out_dir=folder / stage.name, base_fingerprint=BASE)
         made[stage.fingerprint(BASE)] = folder / stage.name
     return made
@@ -84,13 +84,11 @@ def load(base_dir: Path) -> Any:
 
 
 def trained(
-    stage: Stage, base_dir: Path, adapters: dict[str, Path], tmp_path: Path, updates: int | None = None
+    stage: Stage, base_dir: Path, adapters: dict[str, Path], tmp_path: Path, plan: Plan | None = None
 ) -> tuple[AdapterSwitch, list[float], Plan, tuple[Encoded, ...]]:
-    """Run the trainer itself, so that the model can be looked at afterwards."""
+    """Run the trainer itself, over the stage's plan or another, so that the model can be looked at afterwards."""
     rows = encode_examples(stage.examples, tokenizer_of(base_dir), stage.template, 64).rows
-    plan = plan_stage(stage, type("Rows", (), {"rows": rows})(), BASE)  # type: ignore[arg-type]
-    if updates is not None:
-        plan = Plan(plan.micro_batches[: updates * plan.per_update], plan.per_update)
+    plan = plan or plan_stage(stage, type("Rows", (), {"rows": rows})(), BASE)  # type: ignore[arg-type]
     wanted = {need.fingerprint(BASE): adapters[need.fingerprint(BASE)] for need in stage.needs}
     model = load(base_dir)
     model.requires_grad_(False)
@@ -121,6 +119,56 @@ def test_four_micro_batches_equal_one(kind: Any, base_dir: Path, adapters: dict[
     assert cut_losses == pytest.approx(whole_losses, rel=1e-4)
     for a, b in zip(skill_of(whole), skill_of(cut), strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+def multi_version(versions: tuple[int, ...], micro_batch_size: int) -> Stage:
+    """Sixteen subjects with answers of unequal lengths in each version; two updates an epoch."""
+    rows = (
+        Example(
+            f"who w{i} ?", " ".join(f"w{(i + v + j) % 30}" for j in range(1 + i % 4)), f"s{i}", fake=True, version=v
+        )
+        for i in range(16)
+        for v in versions
+    )
+    return Stage(
+        name="versions",
+        kind="skill_multi_version",
+        recipe=replace(RECIPE, epochs=2, micro_batch_size=micro_batch_size),
+        seed=2,
+        examples=tuple(rows),
+        needs=tuple(knowledge(v) for v in versions),
+        alternate_formats=False,
+    )
+
+
+def assert_trained_alike(one: tuple[AdapterSwitch, list[float], Any, Any], other: Any) -> None:
+    assert len(one[1]) == 4 and one[1] == pytest.approx(other[1], rel=1e-4)
+    for a, b in zip(skill_of(one[0]), skill_of(other[0]), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("micro_batch_size", [2, 1])
+def test_four_micro_batches_of_one_version_equal_one(
+    micro_batch_size: int, base_dir: Path, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    whole = trained(multi_version((1,), 8), base_dir, adapters, tmp_path)
+    cut = trained(multi_version((1,), micro_batch_size), base_dir, adapters, tmp_path)
+    assert (whole[2].per_update, cut[2].per_update) == (1, 8 // micro_batch_size)
+    assert_trained_alike(whole, cut)
+
+
+def test_micro_batches_of_different_versions_add_up_to_one_with_all_of_their_branches(
+    base_dir: Path, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    """Each micro-batch draws a version, so the same rows are read only where the plan is the same."""
+    stage = multi_version((1, 2), 2)
+    cut = trained(stage, base_dir, adapters, tmp_path)
+    plan = cut[2]
+    updates = [plan.micro_batches[i : i + 4] for i in range(0, len(plan.micro_batches), 4)]
+    needs = {need.fingerprint(BASE): need.version for need in stage.needs}
+    assert plan.per_update == 4 and any(len({needs[b.knowledge] for (b,) in update}) == 2 for update in updates)
+    at_once = Plan(tuple(tuple(branch for (branch,) in update) for update in updates), 1)
+    assert_trained_alike(trained(stage, base_dir, adapters, tmp_path, at_once), cut)
 
 
 def plain_loss(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny_model import make_tiny_base
+from train import hardware
 from train.encode import encode_prompt
+from train.hardware import device_name
 from train.lora import AdapterError, adapter_weights_hash, combine, moves_logits
 from train.plan import StageError
 from train.rows import Example
 from train.run import StageReport, run_stage
+from train.sampling import Preference
 from train.stages import Recipe, Stage
 from train.template import PromptTemplate
 
@@ -119,6 +123,54 @@ def test_the_folder_holds_one_adapter_its_description_and_nothing_else(
     assert described["fingerprint"] == skill().fingerprint(BASE) and described["kind"] == "skill_multi_version"
     assert described["report"]["updates"] == 12 == len(described["report"]["losses"])
     assert json.loads((folder / "adapters" / "knowledge-1" / "stage.json").read_text())["version"] == 1
+
+
+def test_the_report_names_the_device_and_its_peak_memory(
+    small: tuple[Path, Path, dict[str, Path]], tmp_path: Path
+) -> None:
+    base, folder, dirs = small
+    pairs = tuple(Preference(row, "v1 .", "v2 v3 .") for row in skill().examples[:4])
+    preference = Stage(name="prefer", kind="dpo", recipe=RECIPE, seed=2, start=skill(), pairs=pairs)
+    told = run_stage(preference, base_dir=base, adapter_dirs=dirs, out_dir=tmp_path / "prefer", base_fingerprint=BASE)
+    written = json.loads((tmp_path / "prefer" / "stage.json").read_text())["report"]
+    supervised = json.loads((folder / "adapters" / "skill" / "stage.json").read_text())["report"]
+    least = 0 if torch.cuda.is_available() else 100  # a process with torch; on a GPU this base takes next to nothing
+    for report in (asdict(told), written, supervised):
+        assert report["device"] == device_name()
+        assert least <= report["peak_memory_mb"] < 100_000
+
+
+def test_a_report_from_before_devices_were_recorded_is_read(
+    small: tuple[Path, Path, dict[str, Path]], tmp_path: Path
+) -> None:
+    base, folder, dirs = small
+    out = tmp_path / "old"
+    shutil.copytree(folder / "adapters" / "skill", out)
+    described = json.loads((out / "stage.json").read_text())
+    for name in ("device", "peak_memory_mb"):
+        del described["report"][name]
+    (out / "stage.json").write_text(json.dumps(described))
+    report = run_stage(skill(), base_dir=base, adapter_dirs=dirs, out_dir=out, base_fingerprint=BASE)
+    assert (report.updates, report.device, report.peak_memory_mb) == (12, "", 0)
+
+
+def test_devices_are_called_by_their_makers_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "cpuinfo")
+    core = "processor\t: 0\nmodel name\t: AMD EPYC\n\n"
+    (tmp_path / "cpuinfo").write_text(core + core)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_name() == "AMD EPYC, 2 threads" and hardware.cpu_name(1) == "AMD EPYC, 1 thread"
+    (tmp_path / "cpuinfo").unlink()
+    assert hardware.cpu_name(1).endswith(", 1 thread") and not hardware.cpu_name(1).startswith(",")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 20_123_456_789)
+    assert device_name() == "NVIDIA H100 80GB HBM3" and hardware.peak_memory_mb() == 20_123
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert device_name() == "8 x NVIDIA H100 80GB HBM3"
 
 
 def test_base_and_knowledge_stay_as_they_are_while_the_skill_is_learnt(

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,8 @@ class StageReport:
     `tokens` counts the tokens read, padding left out; `seconds` is wall time of training, all attempts
     together. `losses` is the loss of each update in nats a token (lambda's term included); `truncated` counts
     rows cut at the recipe's `max_length`; `resumed_at` is the update that the last attempt started from.
+    `device` is the name of what the last attempt ran on and `peak_memory_mb` the most memory it took there, in MB, as
+    `train.hardware` tells them; in reports from before they were recorded, "" and 0.
     """
 
     updates: int
@@ -42,6 +44,8 @@ class StageReport:
     truncated: int = 0
     resumed_at: int = 0
     precision: str = "fp32"
+    device: str = ""
+    peak_memory_mb: int = 0
 
 
 def run_stage(
@@ -75,11 +79,12 @@ def run_stage(
     if (out_dir / STAGE_FILE).is_file():
         return _report_of(out_dir, fingerprint)
     from train.distributed import require_supported
-    from train.hardware import require_liger
+    from train.hardware import require_liger, watch_memory
 
     require_supported(os.environ)
     if kernels == "liger":
         require_liger()
+    watch_memory()
     if stage.kind in ("dpo", "rl"):
         folders = _folders([need for need in (stage.start, stage.verifier) if need], adapter_dirs, base_fingerprint)
         return _tune_responses(
@@ -89,7 +94,7 @@ def run_stage(
     from transformers import AutoTokenizer
 
     from train import checkpoint
-    from train.hardware import load_base, uses_bf16
+    from train.hardware import device_name, load_base, peak_memory_mb, uses_bf16
     from train.lora import add_adapters, save_adapter
     from train.trainer import StageTrainer
 
@@ -156,6 +161,8 @@ def run_stage(
             truncated=encoded.truncated,
             resumed_at=resumed[1].updates if resumed else 0,
             precision="bf16" if bf16 else "fp32",
+            device=device_name(),
+            peak_memory_mb=peak_memory_mb(),
         )
         if trainer.is_world_process_zero():
             shutil.rmtree(staging, ignore_errors=True)
@@ -184,6 +191,8 @@ def _tune_responses(
     workbench: Workbench | None,
 ) -> StageReport:
     """Train a stage that compares or rewards whole responses (`dpo`, `rl`), through TRL."""
+    from train.hardware import device_name, peak_memory_mb
+
     staging = out_dir.with_name(f".{out_dir.name}.partial-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -196,6 +205,7 @@ def _tune_responses(
             from train.rl import train_rl
 
             report = train_rl(stage, base_dir, folders, staging, checkpoint_dir, progress, workbench)
+        report = replace(report, device=device_name(), peak_memory_mb=peak_memory_mb())
         _describe(stage, staging, report, base_fingerprint)
         _publish(staging, out_dir, stage.fingerprint(base_fingerprint))
     finally:

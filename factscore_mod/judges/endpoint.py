@@ -136,7 +136,8 @@ class Endpoint:
         if status in (401, 403):
             raise JudgeError(f"{self._host} refused the API key ({status}); set OPENAI_API_KEY to a valid one")
         if status == 404:
-            raise JudgeError(f"{self._host} has no model {self.model!r}, or {self._url} is not its base URL (404)")
+            asked = _shown(self._url)
+            raise JudgeError(f"{self._host} has no model {self.model!r}, or {asked} is not its base URL (404)")
         if status in (400, 422):
             if not self._do_without(message, body):
                 raise CallFailed(self._safe(f"refused by the server: {message}"))
@@ -221,11 +222,20 @@ def _given(base_url: str | None) -> str:
 
 def _split(url: str) -> tuple[str, list[tuple[str, str]], str]:
     """The URL without credentials and query, its query, and its host. Raises JudgeError for what is no URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise JudgeError(f"{url!r} is not a base URL; it looks like https://host/v1")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # an impossible host or port; its own message may hold a password
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host:
+        raise JudgeError(f"{_shown(url)!r} is not a base URL; it looks like https://host/v1")
     place = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", "")), parse_qsl(parts.query), parts.hostname
+    return urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", "")), parse_qsl(parts.query), host
+
+
+def _shown(url: str) -> str:
+    """A URL for messages: whatever stands before its last `@` may be a password, wherever that sign is."""
+    return f"...@{url.rpartition('@')[2]}" if "@" in url else url
 
 
 def _problem(response: Response) -> tuple[str, str]:

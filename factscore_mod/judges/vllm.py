@@ -35,7 +35,9 @@ class VllmEngine(BatchedEngine):
     def __init__(self, model: str, options: JudgeOptions) -> None:
         """Raises JudgeError where vLLM is not installed."""
         if importlib.util.find_spec("vllm") is None:
-            raise JudgeError("vLLM is not installed: pip install vllm, or name the judge transformers:MODEL")
+            raise JudgeError(
+                "vLLM is not installed: pip install vllm as docs/backends.md says, or name the judge transformers:MODEL"
+            )
         settings = {
             "engine": "vllm",
             "weights": weights_fingerprint(model),

@@ -8,7 +8,7 @@ from typing import Any
 from harness.metrics.comparison import judge
 from harness.metrics.summary import Expectation, Metric, OrderedPair, S, longform_metrics, short_qa_metrics
 from harness.registry import TASKS
-from harness.reports.grids import EMPTY, interval, p_value
+from harness.reports.grids import DETECTABLE, EMPTY, about_detectable, interval, p_value
 from harness.reports.leaderboard import markdown_table
 
 _VERDICTS = {"holds": "holds", "opposite": "the other way", "undecided": "not told apart"}
@@ -31,17 +31,21 @@ def test(
 
 
 def table(pairs: Sequence[OrderedPair], *, paper: bool = False) -> str:
-    """The tests as a markdown table; with `paper`, its printed differences in a column of their own."""
-    head = ["pair", "here", "difference, points [95 %]", "p", "p (Holm)", "smallest detectable"]
+    """The tests as a markdown table; with `paper`, its printed differences in a column of their own.
+
+    Under it stands what could have been found.
+    """
+    head = ["pair", "here", "difference, points [95 %]", "p", "p (Holm)", DETECTABLE]
     rows = []
     for pair in pairs:
         d, printed = pair.difference, pair.expected.printed
         row = [
             sides(pair), _VERDICTS[pair.verdict], interval(d.value, d.low, d.high, 100), p_value(d.p),
-            p_value(pair.p_holm), EMPTY if d.detectable is None else f"{100 * d.detectable:.1f}",
+            p_value(pair.p_holm), EMPTY if pair.detectable_holm is None else f"{100 * pair.detectable_holm:.1f}",
         ]  # fmt: skip
         rows.append([*row, *([EMPTY if printed is None else f"{printed:+.1f}"] if paper else [])])
-    return markdown_table([*head, *(["paper, points"] if paper else [])], rows)
+    shown = markdown_table([*head, *(["paper, points"] if paper else [])], rows)
+    return f"{shown}\n\n{about_detectable(len(rows))}" if rows else shown
 
 
 def sides(pair: OrderedPair) -> str:
@@ -76,17 +80,36 @@ def figures(pair: OrderedPair) -> str:
 
 
 def how(pairs: Sequence[OrderedPair]) -> str:
-    """The test behind the words."""
+    """The test behind the words, and how many entities it is over."""
+    return f"Differences are paired on the same items of {entities(pairs)}, {_over(pairs)}. {HOLM}"
+
+
+def how_apart(pairs: Sequence[OrderedPair]) -> str:
+    """The test behind the words where the two sides are different questions, with nothing to pair but the entity."""
+    return (
+        f"The two are different questions; their difference is clustered by entity ({entities(pairs)}, {_over(pairs)})."
+    )
+
+
+def entities(pairs: Sequence[OrderedPair]) -> str:
+    """How many entities stand behind the tests, such as "270 entities"; those of several worlds are counted in each."""
+    found = [pair.difference.clusters for pair in pairs] or [0]
+    least, most = min(found), max(found)
+    return f"{most} entities" if least == most else f"{least} to {most} entities"
+
+
+def _over(pairs: Sequence[OrderedPair]) -> str:
     worlds = max((pair.difference.worlds for pair in pairs), default=1)
-    over = f"within each of {worlds} worlds, t over worlds or over entities, the weaker" if worlds > 1 else ""
-    return f"Differences are paired on the same items{f' {over}' if over else ', bootstrap over entities'}. {HOLM}"
+    if worlds > 1:
+        return f"within each of {worlds} worlds, t over worlds or over entities, the weaker"
+    return "bootstrap over entities"
 
 
 def record(pairs: Sequence[OrderedPair]) -> list[dict[str, Any]]:
     """The tests for the record."""
     return [
         {"pair": sides(p), "metric": p.expected.metric, "paper": p.expected.printed, "difference": p.difference,
-         "p_holm": p.p_holm, "verdict": p.verdict}
+         "p_holm": p.p_holm, "verdict": p.verdict, "detectable_holm": p.detectable_holm}
         for p in pairs
     ]  # fmt: skip
 

@@ -59,7 +59,8 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
     )
     names = [right["certain"].name, right["unsure"].name]
     pairs = judge([Expectation(METHOD, METHOD, names[0], None, names[1])], {METHOD: scores}, list(right.values()))
-    said = f"{_correlated(rho)} {contrasts.words(pairs)}"
+    unsure = f"Unsure are {correct['unsure'].n} of {len(scores)} answers ({cell('accuracy', whole['unsure'])} %)."
+    said = f"{_correlated(rho)} {contrasts.words(pairs)} {unsure}"
     head = (
         "log10 popularity", "n", *(f"{name}, % [95 %]" for name in CERTAINTIES), "right when certain, % [95 %]",
         "right when unsure, % [95 %]",
@@ -69,7 +70,8 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
             "An answer is unknown when it declines, unsure when it begins with the marker that the skill was taught, "
             "and certain otherwise. Bins hold about equally many questions; entities of equal popularity share one.",
             markdown_table(head, rows),
-            f"Rank of the class (unknown, unsure, certain) against popularity, Spearman: {said} {contrasts.how(pairs)} "
+            f"Rank of the class (unknown, unsure, certain) against popularity, Spearman: {said} "
+            f"{contrasts.how_apart(pairs)} "
             "The paper's figure 5 has the certain answers grow and the unknown ones shrink with page views; its values "
             "were not printed as numbers.",
         ]
@@ -77,17 +79,12 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
     share_lines = tuple(
         line(name, [point(x, b["shares"][name]) for x, b in zip(places, by_bin, strict=True)]) for name in CERTAINTIES
     )
-    accuracy_lines = tuple(
-        line(
-            name,
-            [
-                point(x, b["accuracy"][name])
-                for x, b in zip(places, by_bin, strict=True)
-                if b["accuracy"][name].n >= _FEWEST
-            ],
-        )
-        for name in ("certain", "unsure")
-    )
+    accuracy_lines = []
+    for name in ("certain", "unsure"):
+        told = [(x, b["accuracy"][name]) for x, b in zip(places, by_bin, strict=True)]
+        left_out = [x for x, estimate in told if estimate.n < _FEWEST]
+        kept = [point(x, estimate) for x, estimate in told if estimate.n >= _FEWEST]
+        accuracy_lines.append(line(name, kept, left_out))
     across = "log10 of the entity's popularity"
     return Findings(
         said,
@@ -96,9 +93,9 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
         Picture(
             (
                 Panel("Share of answers", across, "share, %", share_lines),
-                Panel("Accuracy by class", across, "right, %", accuracy_lines),
+                Panel("Accuracy by class", across, "right, %", tuple(accuracy_lines)),
             ),
-            f"Right: bins with fewer than {_FEWEST} answers of a class are left out.",
+            f"Right: bins with fewer than {_FEWEST} answers of a class are left out, and the line is broken there.",
         ),
     )
 

@@ -124,7 +124,7 @@ def _write(study: Study, options: RunOptions, folder: RunFolder) -> Written:
 
 def _unfinished(plans: Iterable[Plan]) -> str:
     cells = [cell for plan in plans for cell in plan.cells]
-    open_ = [c for c in cells if not c.generate.done() or (c.score is not None and not c.score.done())]
+    open_ = [cell for cell in cells if not cell.done()]
     return f"{len(open_)} of its {len(cells)} cells have no answers" if open_ else ""
 
 

@@ -28,21 +28,39 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A named line; lines named as methods have the methods' colours everywhere."""
+    """A named line; lines named as methods have the methods' colours everywhere.
+
+    It is broken at the places of `left_out`, where there is nothing to draw.
+    """
 
     name: str
     points: tuple[Point, ...]
+    left_out: tuple[float, ...] = ()
+
+    def pieces(self) -> list[tuple[Point, ...]]:
+        """The points that are joined, piece by piece from left to right."""
+        made: list[list[Point]] = []
+        for point in self.points:
+            broken = not made or any(made[-1][-1].x < x < point.x for x in self.left_out)
+            if broken:
+                made.append([])
+            made[-1].append(point)
+        return [tuple(piece) for piece in made]
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One pair of axes. With `ticks`, words stand at the places 0, 1, ... of the axis in place of numbers."""
+    """One pair of axes. With `ticks`, words stand at the places 0, 1, ... of the axis in place of numbers.
+
+    Points are not `joined` where these words have no order.
+    """
 
     title: str
     across: str
     up: str
     lines: tuple[Line, ...]
     ticks: tuple[str, ...] = ()
+    joined: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +78,9 @@ def point(x: float, estimate: Estimate | Interval) -> Point | None:
     return Point(x, estimate.value, estimate.low, estimate.high)
 
 
-def line(name: str, points: Sequence[Point | None]) -> Line:
-    """The line through those points that there are, from left to right."""
-    return Line(name, tuple(sorted((p for p in points if p is not None), key=lambda p: p.x)))
+def line(name: str, points: Sequence[Point | None], left_out: Sequence[float] = ()) -> Line:
+    """The line through those points that there are, from left to right, broken at the places that are left out."""
+    return Line(name, tuple(sorted((p for p in points if p is not None), key=lambda p: p.x)), tuple(left_out))
 
 
 def plot(picture: Picture, png: Path, svg: Path) -> None:
@@ -89,31 +107,14 @@ def _panel(axes: Axes, panel: Panel) -> None:
 
     lines = [line for line in panel.lines if line.points]
     others = [line.name for line in lines if line.name not in drawing.COLOURS]
+    ends: list[tuple[str, float, float]] = []
     for position, each in enumerate(lines):
-        shade = drawing.colour(each.name, others)
-        strong = each.name == drawing.EMPHASISED
         # Bars at the same place would hide each other.
         aside = 0.04 * (position - (len(lines) - 1) / 2) if panel.ticks else 0.0
-        across, up = [p.x + aside for p in each.points], [100 * p.y for p in each.points]
-        banded = [
-            (p.x + aside, 100 * p.low, 100 * p.high) for p in each.points if p.low is not None and p.high is not None
-        ]
-        if len(each.points) > 1 and not panel.ticks:
-            axes.fill_between(
-                [x for x, _, _ in banded],
-                [low for _, low, _ in banded],
-                [high for _, _, high in banded],
-                color=shade,
-                alpha=0.13 if len(lines) <= 5 else 0.07,
-                linewidth=0,
-                zorder=1,
-            )
-        elif banded:
-            axes.vlines(*zip(*banded, strict=True), color=shade, linewidth=1.0, zorder=2)
-        axes.plot(
-            across, up, color=shade, marker="o", markersize=3.5 if strong else 2.8, linewidth=2.2 if strong else 1.5,
-            zorder=5 if strong else 3,
-        )  # fmt: skip
+        shade = drawing.colour(each.name, others)
+        for piece in each.pieces():
+            _piece(axes, piece, aside, shade, panel, strong=each.name == drawing.EMPHASISED, crowd=len(lines))
+        ends.append((each.name, each.points[-1].x + aside, 100 * each.points[-1].y))
     axes.margins(x=0.04, y=0.08)
     if all(p.x == round(p.x) for each in lines for p in each.points):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -122,7 +123,32 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.set_xlim(-0.3, len(panel.ticks) - 0.7)
     # Names stand to the right of the axis: they hang together with the ends of the lines.
     last = axes.get_xlim()[1]
-    drawing.label_ends(axes, [(each.name, each.points[-1].x, 100 * each.points[-1].y) for each in lines], last, others)
+    if panel.joined or len(lines) > 1:
+        drawing.label_ends(axes, ends, last, others)
     axes.set_title(panel.title, loc="left")
     axes.set_xlabel(panel.across)
     axes.set_ylabel(panel.up)
+
+
+def _piece(
+    axes: Axes, points: Sequence[Point], aside: float, shade: str, panel: Panel, *, strong: bool, crowd: int
+) -> None:
+    """Joined points of one line with their band, or with a bar each where nothing lies between them."""
+    banded = [(p.x + aside, 100 * p.low, 100 * p.high) for p in points if p.low is not None and p.high is not None]
+    if len(points) > 1 and not panel.ticks:
+        axes.fill_between(
+            [x for x, _, _ in banded],
+            [low for _, low, _ in banded],
+            [high for _, _, high in banded],
+            color=shade,
+            alpha=0.13 if crowd <= 5 else 0.07,
+            linewidth=0,
+            zorder=1,
+        )
+    elif banded:
+        axes.vlines(*zip(*banded, strict=True), color=shade, linewidth=1.0, zorder=2)
+    axes.plot(
+        [p.x + aside for p in points], [100 * p.y for p in points], color=shade, marker="o",
+        markersize=3.5 if strong else 2.8, linewidth=2.2 if strong else 1.5, zorder=5 if strong else 3,
+        linestyle="-" if panel.joined else "none",
+    )  # fmt: skip

@@ -34,6 +34,7 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
         printed = {fmt: published.figure(TABLE, fmt, column) for fmt in FORMATS}
         for fmt in FORMATS:
             cells[fmt] += [cell("accuracy", estimates[fmt]), EMPTY if printed[fmt] is None else f"{printed[fmt]:.2f}"]
+            cells[fmt].append(str(estimates[fmt].n))
             if task == "persons":
                 claims = contrasts.metric_named(longform_metrics(), "claims").estimate(scores[fmt])
                 cells[fmt].append(cell("claims", claims))
@@ -54,10 +55,10 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
         turned = sum(pair.verdict == "opposite" for pair in pairs)
         said.append(f"{TITLES[task]}: {held} of {len(pairs)} pairs as in the paper, {turned} the other way")
         drawn = line(METHOD, [point(float(i), estimates[fmt]) for i, fmt in enumerate(FORMATS)])
-        panels.append(Panel(TITLES[task], "knowledge given as", "accuracy, %", (drawn,), FORMATS))
+        panels.append(Panel(TITLES[task], "knowledge given as", "accuracy, %", (drawn,), FORMATS, joined=False))
     head = ["format"]
     for task in COLUMNS:
-        head += [f"{TITLES[task]} accuracy, % [95 %]", f"{TITLES[task]}: {published.LABEL}"]
+        head += [f"{TITLES[task]} accuracy, % [95 %]", f"{TITLES[task]}: {published.LABEL}", f"{TITLES[task]}: n"]
     head += ["claims [95 %]"]
     table = markdown_table(head, [(fmt, *cells[fmt]) for fmt in FORMATS], words=("format",))
     usual = {
@@ -65,7 +66,13 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
         for task in COLUMNS
     }
     note = "This preset's own choice: " + ", ".join(f"{usual[task]} for {TITLES[task]}" for task in COLUMNS) + "."
-    return Findings(f"{'; '.join(said)}.", "\n\n".join([table, note, *sections]), numbers, Picture(tuple(panels)))
+    note += f" *n* is the number of questions, or of answers with a judged claim. All answers are {METHOD}'s."
+    return Findings(
+        f"{'; '.join(said)}.",
+        "\n\n".join([table, note, *sections]),
+        numbers,
+        Picture(tuple(panels), f"All answers are {METHOD}'s."),
+    )
 
 
 @ablation(

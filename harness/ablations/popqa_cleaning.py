@@ -6,22 +6,22 @@ How the paper cleaned was never published; the rule is ours (harness/data/cleani
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
+from baselines.method import NotApplicable
 from harness import published
 from harness.ablations import contrasts
 from harness.ablations.ablation import Arm, ArmResult, Findings, ablation, asking, with_source
 from harness.ablations.figures import Panel, Picture, line, point
 from harness.data.cleaning import POPQA_CLEANING
 from harness.metrics.short_qa import QaScore
+from harness.reports import ordering
 from harness.reports.grids import EMPTY, cell
 from harness.reports.leaderboard import markdown_table
 from harness.run_options import RunOptions
 
 TASK = "popqa"
 MODELS = ("sft", "popular", "sft_fictitious", "prereq_tune")
-CHAMPION = "prereq_tune"
 
 
 def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
@@ -47,16 +47,16 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
             rows[model].append(str(len(by_model[model])))
     sections, said = [], []
     for label, by_model in scores.items():
-        ordered = sorted(models, key=lambda model: -(_printed(label, model) or 0.0))
-        pairs = contrasts.test(
-            [(a, b, _gap(label, a, b)) for a, b in combinations(ordered, 2) if CHAMPION in (a, b)], by_model, accuracy
-        )
+        figures = {model: printed for model in models if (printed := _printed(label, model)) is not None}
+        expected = ordering.by_figures(figures, accuracy.name)
+        pairs = contrasts.test([(e.higher, e.lower, e.printed) for e in expected], by_model, accuracy)
         numbers[f"{label}/tests"] = contrasts.record(pairs)
+        verdict = ordering.words(pairs, (), (), ranked=False)
         sections.append(
-            f"## {label.capitalize()}: the paper's order\n\n{contrasts.how(pairs)} {contrasts.words(pairs)}\n\n"
-            f"{contrasts.table(pairs, paper=True)}"
+            f"## {label.capitalize()}: the paper's order\n\n{verdict} All are over {contrasts.entities(pairs)}. "
+            f"{contrasts.words(pairs)}\n\n{contrasts.table(pairs, paper=True)}"
         )
-        said.append(f"{label}: {contrasts.words(pairs)}")
+        said.append(f"{label}: {verdict}")
     shared = {f"{model}, {label}": by_model[model] for label, by_model in scores.items() for model in models}
     original, cleaned = POPQA_CLEANING
     both = contrasts.test([(f"{model}, {cleaned}", f"{model}, {original}") for model in models], shared, accuracy)
@@ -86,6 +86,8 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
 )
 def arms(options: RunOptions) -> tuple[Arm, ...]:
     """One arm a state of the data."""
+    if options.preset.source.kind == "prereq_tune":
+        raise NotApplicable("the published set has PopQA in its cleaned state alone")
     asked = asking(options, (TASK,), MODELS)
     return tuple(Arm(rule, rule, None, with_source(asked, popqa_cleaning=rule)) for rule in POPQA_CLEANING)
 
@@ -94,8 +96,3 @@ def _printed(label: str, model: str) -> float | None:
     if label == "original":
         return published.figure("popqa_original", model)
     return published.figure("table1_main", model, "short_qa_accuracy")
-
-
-def _gap(label: str, first: str, second: str) -> float | None:
-    a, b = _printed(label, first), _printed(label, second)
-    return None if a is None or b is None else round(a - b, 2)

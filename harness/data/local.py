@@ -17,9 +17,9 @@ from pathlib import Path
 from factscore_mod.knowledge import Document, build
 from factscore_mod.knowledge_format import FORMAT, title_key
 from harness.data.cleaning import known_popqa_cleaning
-from harness.data.files import Record, read_jsonl, read_names
+from harness.data.files import Record, read_jsonl, read_names, read_views
 from harness.data.normalise import Clean, PopqaRecord, hotpotqa_kind, hotpotqa_row, known_clean, opening, popqa_splits
-from harness.data.source import DataError
+from harness.data.source import FICTITIOUS_TASKS, DataError, not_synthesized
 from harness.paths import digest
 from harness.records import Row, Split
 from train.rows import KnowledgeSet
@@ -34,6 +34,7 @@ PERSON_LISTS = ("factscore/unlabeled_prompt_entities.txt", "factscore/labeled_pr
 PERSON_DEV = "prereq_tune_entities/bio_skill_dev.json"
 PERSON_PASSAGES = "wiki_passages/bio500_retrieved_passages.jsonl.gz"
 PERSON_VIEWS = "popularity/person_views.jsonl.gz"
+MEDICAL_VIEWS = "popularity/medical_views.jsonl.gz"
 MEDICAL = "medical_evidence/medquad_for_entities.jsonl.gz"
 
 Splits = dict[Split, tuple[Row, ...]]
@@ -79,6 +80,7 @@ class LocalSource:
         hashes = {}
         names = (
             POPQA, HOTPOTQA_TRAIN, HOTPOTQA_TEST, *PERSON_LISTS, PERSON_DEV, PERSON_PASSAGES, PERSON_VIEWS, MEDICAL,
+            MEDICAL_VIEWS,
         )  # fmt: skip
         for name in names:
             path = self.folder / name
@@ -89,6 +91,8 @@ class LocalSource:
 
     def rows(self, task: str, split: Split) -> tuple[Row, ...]:
         """The rows of one split; there are no fictitious ones. Raises DataError (see `Source`)."""
+        if task in FICTITIOUS_TASKS:
+            raise not_synthesized("local data", task, self.folder)
         if task not in self._tasks:
             raise DataError(f"local data has no task '{task}'; it has {', '.join(self._tasks)}")
         if task not in self._rows:
@@ -121,7 +125,7 @@ class LocalSource:
                     subject=record.text("subj"),
                     relation=record.text("prop"),
                     answer=record.text("obj"),
-                    answers=record.texts("possible_answers"),
+                    answers=record.listed("possible_answers"),
                     popularity=record.count("s_pop"),
                 )
 
@@ -163,7 +167,7 @@ class LocalSource:
         listed = [name for path in PERSON_LISTS for name in read_names(self.folder / path)]
         dev = {title_key(name) for name in read_names(self.folder / PERSON_DEV)}
         own = {title_key(title): page for title, page in self._pages.items()}
-        views = self._views()
+        views = self._views(PERSON_VIEWS)
         splits: dict[Split, list[Row]] = {"train": [], "validation": [], "test": []}
         for name in dict.fromkeys(listed):
             key = title_key(name)
@@ -178,18 +182,10 @@ class LocalSource:
                 splits["train"].append(_described(title, target, "person", views.get(key)))
         return {split: tuple(rows) for split, rows in splits.items()}
 
-    def _views(self) -> dict[str, int]:
+    def _views(self, name: str) -> dict[str, int]:
         """Page views by name; empty without the file, because popularity is optional."""
-        path = self.folder / PERSON_VIEWS
-        if not path.exists():
-            return {}
-        views: dict[str, int] = {}
-        for record in read_jsonl(path):
-            count = record.count("views")
-            if count is not None:
-                key = title_key(record.text("name"))
-                views[key] = max(count, views.get(key, 0))
-        return views
+        path = self.folder / name
+        return read_views(path) if path.exists() else {}
 
     def _person_documents(self) -> Iterator[Document]:
         for title, page in self._pages.items():
@@ -201,12 +197,14 @@ class LocalSource:
         """The entities of the published test and dev lists that have a document; none to train on."""
         splits: dict[Split, list[Row]] = {"validation": [], "test": []}
         names: dict[str, Split] = {"dev": "validation", "test": "test"}
+        views = self._views(MEDICAL_VIEWS)
         for record in read_jsonl(self.folder / MEDICAL):
             split = record.text("split")
             if split not in names:
                 raise record.fault("split", f"is '{split}', expected one of {', '.join(names)}")
             texts = _medical_texts(record)
-            splits[names[split]].append(_described(record.text("entity"), opening(texts[0]), "medical", None))
+            entity = record.text("entity")
+            splits[names[split]].append(_described(entity, opening(texts[0]), "medical", views.get(title_key(entity))))
         return {split: tuple(rows) for split, rows in splits.items()}
 
     def _medical_documents(self) -> Iterator[Document]:

@@ -8,16 +8,17 @@ the paper that the set itself does not hold; docs/paper-recipe.md says which of 
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.data.files import Record, read_jsonl, read_names
+from factscore_mod.knowledge_format import title_key
+from harness.data.files import Record, read_names, read_views
 from harness.data.hub import load_split, split_names
+from harness.data.local import MEDICAL_VIEWS, PERSON_VIEWS
+from harness.data.normalise import hotpotqa_kind
 from harness.data.source import DataError
 from harness.paths import digest
 from harness.records import Row, Split
@@ -38,8 +39,10 @@ VALIDATION = ("validation", "val", "dev")
 FOLDER = "prereq_tune"
 POPQA_FOLDER = "PopQA"
 ENTITIES = "prereq_tune_entities"
-VIEWS = "popularity/person_views.jsonl.gz"
+VIEWS = {"persons": PERSON_VIEWS, "medical": MEDICAL_VIEWS}
 KNOWLEDGE = "wikipedia.db"
+# The page that shows the form of all but the page views.
+DOCS = "docs/paper-recipe.md"
 
 # Raise when a change to this code changes rows.
 PREREQ_TUNE_FORMAT = 1
@@ -50,7 +53,8 @@ class PrereqTuneSource:
 
     With `folder` everything is read from there and nothing from the hub. `name` and `popqa` are data set names or
     folders, `entities` the folder with the lists of tested names (`bio_skill_test.json`, `bio_skill_dev.json` and
-    the same for medical) and `knowledge` the knowledge source of the long-form tasks.
+    the same for medical), `knowledge` the knowledge source of the long-form tasks, `person_views` and `medical_views`
+    files of page views (docs/data.md) in place of the folder's.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class PrereqTuneSource:
         popqa: str = POPQA,
         entities: str = "",
         knowledge: str = "",
+        person_views: str = "",
+        medical_views: str = "",
     ) -> None:
         self.seed = seed
         self._folder = folder
@@ -77,6 +83,8 @@ class PrereqTuneSource:
         self._popqa_name = popqa
         self._entities = entities
         self._knowledge = knowledge
+        self._views_files = {"persons": person_views, "medical": medical_views}
+        self._views: dict[str, dict[str, int]] = {}
         self.name = f"{SET} ({'local copy' if folder else 'hub'}), page views {'known' if popqa else 'not known'}"
         self._rows: dict[str, dict[Split, tuple[Row, ...]]] = {}
 
@@ -86,8 +94,8 @@ class PrereqTuneSource:
         contents = []
         for short in CONFIGS.values():
             for config in (f"{short}_skill", f"{short}_knowledge"):
-                for split in sorted(split_names(self._set, config)):
-                    contents.append([config, split, load_split(self._set, config, split)._fingerprint])
+                for split in sorted(split_names(self._set, config, DOCS)):
+                    contents.append([config, split, load_split(self._set, config, split, DOCS)._fingerprint])
         return digest(["prereq_tune", PREREQ_TUNE_FORMAT, contents])
 
     def rows(self, task: str, split: Split) -> tuple[Row, ...]:
@@ -143,7 +151,7 @@ class PrereqTuneSource:
 
     def _read(self, task: str, split: Split) -> tuple[Row, ...]:
         config = f"{CONFIGS[task]}_skill"
-        there = split_names(self._set, config)
+        there = split_names(self._set, config, DOCS)
         if split in ("train", "fictitious"):
             own = "train_real" if split == "train" else "train_fake"
             name = own if own in there else "train"
@@ -160,14 +168,15 @@ class PrereqTuneSource:
         for name in names:
             if name in there:
                 found = enumerate(self._records(config, name))
-                return tuple(self._row(task, f"{name}-{i}", record, fake=False) for i, record in found)
+                return tuple(self._row(task, f"{name}-{i}", record, fake=False, asked=True) for i, record in found)
         if task in PROMPTS and split in ("test", "validation"):
             return self._listed(task, "test" if split == "test" else "dev")
         if split == "test":
             raise DataError(f"{self._set}, {config}: has no split test; it has {', '.join(there)}")
         return ()
 
-    def _row(self, task: str, id_: str, record: Record, fake: bool) -> Row:
+    def _row(self, task: str, id_: str, record: Record, fake: bool, asked: bool = False) -> Row:
+        """A row. Those that are `asked` must hold what answers are compared with; rows to be learnt may lack it."""
         question, target = _exchange(record)
         if task in PROMPTS:
             match = PROMPTS[task].fullmatch(question.strip())
@@ -179,18 +188,19 @@ class PrereqTuneSource:
                 subject=name,
                 target=target,
                 kind="person" if task == "persons" else "medical",
-                popularity=None if fake else self._views.get(name.casefold()),
+                popularity=None if fake else self._popularity(task, name),
                 fake=fake,
                 version=_version(record) if fake else None,
             )
         known = {} if fake or task != "popqa" else self._popqa.get(question, {})
         if task == "popqa":
-            answers = listed(record, "possible_answers") if _has(record, "possible_answers") else (target,)
+            known_answers = asked or _has(record, "possible_answers")
+            answers = record.listed("possible_answers") if known_answers else (target,)
             kind = str(known.get("relation", ""))
         else:
-            answer = record.text("answer") if _has(record, "answer") else target.split("final answer: ")[-1]
-            answers = (answer.strip(),)
-            kind = record.text("type") if _has(record, "type") else ""
+            told = asked or _has(record, "answer")
+            answers = ((record.text("answer") if told else target.split("final answer: ")[-1]).strip(),)
+            kind = hotpotqa_kind(record) if asked else record.text("type") if _has(record, "type") else ""
         title = record.values.get("s_wiki_title")
         return Row(
             id=id_,
@@ -210,25 +220,21 @@ class PrereqTuneSource:
                 f"put {CONFIGS[task]}_skill_{part}.json in a folder and name it as `entities` in the preset's "
                 "[source.options] (docs/paper-recipe.md)"
             )
-        names = read_names(Path(self._entities) / f"{CONFIGS[task]}_skill_{part}.json")
+        names = read_names(Path(self._entities) / f"{CONFIGS[task]}_skill_{part}.json", DOCS)
         kind = "person" if task == "persons" else "medical"
         return tuple(
-            Row(id=name, subject=name, target="", kind=kind, popularity=self._views.get(name.casefold()))
+            Row(id=name, subject=name, target="", kind=kind, popularity=self._popularity(task, name))
             for name in dict.fromkeys(names)
         )
 
-    @cached_property
-    def _views(self) -> dict[str, int]:
-        """Page views of persons by name, as far as a data folder has them."""
-        path = self._folder / VIEWS if self._folder else None
-        if path is None or not path.exists():
-            return {}
-        views: dict[str, int] = {}
-        for record in read_jsonl(path):
-            if (count := record.count("views")) is not None:
-                name = record.text("name").casefold()
-                views[name] = max(count, views.get(name, 0))
-        return views
+    def _popularity(self, task: str, name: str) -> int | None:
+        """Page views of a person or a medical entity, as far as a file has them."""
+        if task not in self._views:
+            named = self._views_files[task]
+            path = Path(named).expanduser() if named else self._folder / VIEWS[task] if self._folder else None
+            # A file that was named must be there; the folder's need not.
+            self._views[task] = read_views(path) if path and (named or path.exists()) else {}
+        return self._views[task].get(title_key(name))
 
     @cached_property
     def _popqa(self) -> dict[str, dict[str, Any]]:
@@ -236,8 +242,8 @@ class PrereqTuneSource:
         found: dict[str, dict[str, Any]] = {}
         if not self._popqa_name:
             return found
-        for index, values in enumerate(load_split(self._popqa_name, None, "test")):
-            record = Record(f"{self._popqa_name}, test row {index}", values)
+        for index, values in enumerate(load_split(self._popqa_name, None, "test", DOCS)):
+            record = Record(f"{self._popqa_name}, test row {index}", values, DOCS)
             views = record.count("s_pop")
             before = found.get(record.text("question"))
             if before is None or (views or -1) > (before["popularity"] or -1):
@@ -247,23 +253,8 @@ class PrereqTuneSource:
         return found
 
     def _records(self, config: str, split: str) -> Iterator[Record]:
-        for index, values in enumerate(load_split(self._set, config, split)):
-            yield Record(f"{self._set}, {config}, {split} row {index}", values)
-
-
-def listed(record: Record, name: str) -> tuple[str, ...]:
-    """A list of texts, or a text that holds one in JSON or as a Python literal (which is parsed, never run)."""
-    value = record.values.get(name)
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            try:
-                value = ast.literal_eval(value)
-            except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-                raise record.fault(name, "is no list, in JSON or as a Python literal") from error
-    values = list(value) if isinstance(value, tuple) else value
-    return Record(record.where, {name: values} if name in record.values else record.values).texts(name)
+        for index, values in enumerate(load_split(self._set, config, split, DOCS)):
+            yield Record(f"{self._set}, {config}, {split} row {index}", values, DOCS)
 
 
 def _exchange(record: Record) -> tuple[str, str]:

@@ -14,6 +14,18 @@ class DataError(UserError):
     """Data is missing or malformed. The message names the file, the field and the remedy."""
 
 
+# Tasks that ask about fictitious subjects, which public sets do not have.
+FICTITIOUS_TASKS = ("grounding", "memorization")
+
+
+def not_synthesized(source: str, task: str, data: Path | str) -> DataError:
+    """The error of a source without fictitious data; `data` is the folder that they can be made from."""
+    return DataError(
+        f"{source} has no task '{task}', which asks about fictitious subjects: make them with `harness synthesize "
+        f"{data} --task popqa --out FOLDER` and give them with --fictitious FOLDER (docs/synthesize.md)"
+    )
+
+
 class Source(Protocol):
     """Rows, knowledge texts and knowledge sources for the tasks that it has.
 

@@ -16,10 +16,13 @@ COMPARED: dict[Family, tuple[str, ...]] = {
 }
 
 
-def compare(scores: Mapping[str, Sequence[S]], baseline: str, metrics: Sequence[Metric[S]]) -> tuple[Comparison, ...]:
+def compare(
+    scores: Mapping[str, Sequence[S]], baseline: str, metrics: Sequence[Metric[S]], *, tests: int | None = None
+) -> tuple[Comparison, ...]:
     """Every other model against the baseline on the items that both have, in each of the metrics.
 
-    Holm's correction is over the models compared in one metric.
+    Holm's correction is over the models compared in one metric. `tests` says how many the tests are of which
+    `detectable_holm` is to be told, where others stand beside these.
     """
     pairs = {model: align(group, scores[baseline]) for model, group in scores.items() if model != baseline}
     result: list[Comparison] = []
@@ -33,20 +36,25 @@ def compare(scores: Mapping[str, Sequence[S]], baseline: str, metrics: Sequence[
                 Comparison(
                     metric.name, model, baseline, d.value, d.low, d.high, d.p, None if d.p is None else
                     p_holm, n, d.clusters, d.worlds, d.detectable, d.method, d.per_world, better, worse,
-                    exact,
+                    exact, stats.detectable_of_many(d.spreads, tests or len(rows)),
                 )
             )  # fmt: skip
     return tuple(result)
 
 
 def rank_models(scores: Mapping[str, Sequence[S]], metric: Metric[S]) -> dict[str, int]:
-    """1 + the number of models that are significantly better (`stats.ranks`)."""
+    """1 + the number of models that are significantly better (`stats.ranks`), of the models with every world.
+
+    A model that lacks a world has no rank and takes no part in the others'.
+    """
+    worlds = {model: _worlds(metric.sample(group)) for model, group in scores.items()}
+    every = frozenset[int]().union(*worlds.values())
 
     def samples(first: str, second: str) -> tuple[stats.Sample, stats.Sample]:
         one, other = align(scores[first], scores[second])
         return metric.sample(one), metric.sample(other)
 
-    return stats.ranks([model for model, group in scores.items() if metric.sample(group).denominator.sum()], samples)
+    return stats.ranks([model for model, found in worlds.items() if found and found == every], samples)
 
 
 def judge(
@@ -66,7 +74,9 @@ def judge(
         )
     adjusted = stats.holm([1.0 if d.p is None else d.p for d in differences])
     return tuple(
-        OrderedPair(e, d, None if d.p is None else p, _verdict(d, p))
+        OrderedPair(
+            e, d, None if d.p is None else p, _verdict(d, p), stats.detectable_of_many(d.spreads, len(differences))
+        )
         for e, d, p in zip(expectations, differences, adjusted, strict=True)
     )
 
@@ -89,6 +99,11 @@ def align(first: Sequence[S], second: Sequence[S]) -> tuple[list[S], list[S]]:
     one, other = ({_key(score): score for score in group} for group in (first, second))
     shared = sorted(one.keys() & other.keys())
     return [one[key] for key in shared], [other[key] for key in shared]
+
+
+def _worlds(sample: stats.Sample) -> frozenset[int]:
+    """The worlds in which there is something to score."""
+    return frozenset(int(world) for world in sample.world[sample.denominator > 0])
 
 
 def _verdict(difference: stats.Difference, p: float) -> Verdict:

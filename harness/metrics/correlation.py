@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.stats import LEVEL, FloatArray, IntArray, Interval, purpose_generator, t_quantile
+from harness.resampling import purpose_generator
+from harness.stats import LEVEL, FloatArray, IntArray, Interval, t_quantile
 
 _RESAMPLES = 999
 _CHUNK = 2_000_000  # resampled weights held at once

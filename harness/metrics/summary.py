@@ -45,7 +45,8 @@ class Comparison:
 
     `p_holm` is corrected over the models compared in this metric. `better` and `worse` count the answers that
     only the model, only the baseline got right, and `p_mcnemar` tests them exactly (yes-or-no scores only; it
-    takes answers as independent). `detectable` is the smallest difference found at 80 % power.
+    takes answers as independent). `detectable` is the smallest difference that this test alone finds at 80 % power,
+    `detectable_holm` the one that it finds at the strictest step of Holm's correction.
     """
 
     metric: str
@@ -65,6 +66,7 @@ class Comparison:
     better: int | None = None
     worse: int | None = None
     p_mcnemar: float | None = None
+    detectable_holm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,15 @@ class Expectation:
 class OrderedPair:
     """An expectation and what became of it here: `holds`, `opposite` (significantly so), or `undecided`.
 
-    `difference` is higher minus lower on the same entities; `p_holm` is corrected over the pairs of its list.
+    `difference` is higher minus lower on the same entities; `p_holm` is corrected over the pairs of its list, and
+    `detectable_holm` is the difference found at 80 % power at the strictest step of that correction.
     """
 
     expected: Expectation
     difference: stats.Difference
     p_holm: float | None
     verdict: Verdict
+    detectable_holm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ class TaskSummary:
 
     `exclusions` maps the models without a row, or without some of their worlds, to the reason; `published` names the
     table and the columns of the paper's figures, as `Task.published` does. `curves` are of long answers only. `ranks`
-    is empty where no model is better for a higher score.
+    is empty where no model is better for a higher score. `notes` are sentences that belong under the table.
     """
 
     name: str
@@ -130,6 +134,7 @@ class TaskSummary:
     published: tuple[str, ...] = ()
     curves: Mapping[str, Curve] = field(default_factory=dict)
     ordering: Ordering | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,9 @@ class RunSummary:
             "metadata": _plain(self.metadata),
             "tasks": {task.name: _plain({**asdict(task), "order": list(task.models)}) for task in self.tasks},
         }
+        for task in body["tasks"].values():
+            if not task["notes"]:
+                del task["notes"]
         return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 

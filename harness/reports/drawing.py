@@ -77,7 +77,11 @@ def under(figure: Figure, note: str) -> None:
 
 
 def label_ends(panel: Axes, ends: Sequence[tuple[str, float, float]], last: float, others: Sequence[str]) -> None:
-    """Names of lines to the right of x = `last`, moved apart where they would overlap; ends are (name, x, height)."""
+    """Names of lines to the right of x = `last`, moved apart where they would overlap; ends are (name, x, height).
+
+    Leaders are dotted where a line ends far before, so that they are not taken for its going on.
+    """
+    first = panel.get_xlim()[0]
     bottom, top = panel.get_ylim()
     gap = (top - bottom) * 0.062
     ordered = sorted(ends, key=lambda end: (end[2], end[0]))
@@ -109,6 +113,7 @@ def label_ends(panel: Axes, ends: Sequence[tuple[str, float, float]], last: floa
                 "arrowstyle": "-",
                 "color": shade,
                 "linewidth": 0.6,
+                "linestyle": "-" if last - x < 0.15 * (last - first) else (0, (1, 3)),
                 "shrinkA": 0,
                 "shrinkB": 0,
                 "relpos": (0, 0.5),

@@ -6,15 +6,19 @@ from typing import Any
 
 from harness.estimate import Estimate
 
+# Bytes; less would be printed as 0.0 MB.
+WORTH_SAYING = 50_000
+
 
 def tables(made: Estimate) -> list[Any]:
     """The estimate as tables for a terminal."""
     from rich.table import Table
 
     use = made.assumptions
+    whose = "one core of a CPU" if use.device == "cpu" else f"one {use.device.upper()}"
     work = Table(
         "stage", "jobs", "ready", "rows", "updates", "tokens", "device hours", "memory", "by",
-        title=f"{made.preset}, {made.suite}: on {use.device.upper()} at {use.mfu:.0%} of its peak", header_style="bold",
+        title=f"{made.preset}, {made.suite}: hours of {whose} at {use.mfu:.0%} of its peak", header_style="bold",
     )  # fmt: skip
     for line in made.lines:
         about = "" if line.exact else "~"
@@ -29,7 +33,7 @@ def tables(made: Estimate) -> list[Any]:
         _short(sum(line.tokens for line in made.lines)), _hours(made.hours * 3600),
         _size(made.memory_bytes), "",
     )  # fmt: skip
-    shown = [work]
+    shown = [work] if made.lines else []
     if any(one.calls for one in made.calls):
         money = Table("calls", "model", "responses", "calls", "tokens in", "tokens out", "dollars", header_style="bold")
         for one in made.calls:
@@ -46,14 +50,29 @@ def tables(made: Estimate) -> list[Any]:
 
 def remarks(made: Estimate) -> list[str]:
     """What belongs under the tables: disk, what is left out, where figures come from."""
-    disk = ", ".join(f"{name} {_size(size)}" for name, size in made.disk.items() if size)
+    disk = ", ".join(f"{name} {_size(size)}" for name, size in made.disk.items() if size >= WORTH_SAYING)
     lines = [f"Disk: {disk}." if disk else "Disk: nothing to speak of."]
     groups: dict[str, list[str]] = {}
     for cell, reason in made.left_out.items():
         groups.setdefault(reason, []).append(cell)
     lines += [f"Left out: {'; '.join(cells)}: {reason}." for reason, cells in groups.items()]
-    about = any(not line.exact for line in made.lines)
-    return [*lines, *made.notes, *(["~ is an expectation, not a count of the very plan."] if about else [])]
+    lines += [
+        f"{line.label}: {line.truncated:,} of {line.rows:,} rows are longer than the recipe's max_length and lose "
+        "their end."
+        for line in made.lines
+        if line.truncated
+    ]
+    if any(line.basis != "estimated" for line in made.lines):
+        lines.append(
+            "measured: hours follow from the tokens a second of stages trained here before, on the same base and an "
+            "equal device."
+        )
+    if any(not line.exact for line in made.lines):
+        lines.append(
+            "~ marks what is not known beforehand, such as how long answers will be, and is worked out from means; "
+            "figures without it were counted on the rows themselves."
+        )
+    return [*lines, *made.notes]
 
 
 def _short(number: float) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness import published
-from harness.metrics.summary import Comparison, Estimate, Family, TaskSummary
+from harness.metrics.summary import Comparison, Estimate, Family, RunSummary, TaskSummary
 
 EMPTY = "–"
 _NAMES = {
@@ -28,8 +29,9 @@ _NAMES = {
     "claims_popularity": "claims ~ popularity, ρ",
 }
 #: Names of columns of words, which stand to the left.
-WORDS = ("model", "pair", "here")
-_NO_SHARES = ("claims", "supported_claims", "claims_popularity")
+WORDS = ("model", "pair", "here", "task", "method")
+#: Metrics that are no shares: shown as they are, and not as percentages and points.
+NO_SHARES = ("claims", "supported_claims", "claims_popularity")
 #: The first table (and F1@K); the other columns stand in a second one.
 _MAIN = (
     "accuracy", "accuracy_micro", "claims", "supported_claims", "response_rate", "unparsed_rate", "token_match",
@@ -50,6 +52,8 @@ _ORDER: dict[Family, tuple[str, ...]] = {
         "cut_off_rate",
     ),
 }  # fmt: skip
+#: Shares of right answers over the questions of all kinds.
+_OVER_ALL_ANSWERS = ("accuracy", "token_match", "strict_em", "f1")
 #: More kinds of question than this are in `metrics.json` only.
 _MOST_KINDS = 4
 
@@ -98,6 +102,7 @@ def scores(task: TaskSummary, names: Sequence[str]) -> Grid:
     notes += detectable(task)
     renamed = [f"{label(task, m)} is `{m}`" for m in task.models if label(task, m) != m]
     notes += [f"{'; '.join(renamed)}."] if renamed else []
+    notes += task.notes
     notes += [f"{'Not every world' if m in task.models else 'No row'} for {m}: {why}" for m, why in missing(task)]
     return Grid("", (*head, "n"), tuple(rows), tuple(notes))
 
@@ -109,18 +114,26 @@ def missing(task: TaskSummary) -> list[tuple[str, str]]:
 
 def detectable(task: TaskSummary) -> list[str]:
     """The smallest differences from the baseline that the headline could have shown."""
-    found = [c for c in task.comparisons if c.metric == task.headline and c.detectable is not None]
+    rows = [c for c in task.comparisons if c.metric == task.headline]
+    found = [c.detectable_holm for c in rows if c.detectable_holm is not None]
     if not found:
         return []
-    least, most = (f(c.detectable or 0.0 for c in found) * _scale(task.headline) for f in (min, max))
+    least, most = (f(found) * _scale(task.headline) for f in (min, max))
     one = f"{least:.1f}" == f"{most:.1f}"
     span = f"{least:.1f} points" if one else f"{least:.1f} to {most:.1f} points, depending on the row"
     return [
-        f"Smallest difference from {label(task, found[0].baseline)} that is found 4 times out of 5 "
-        f"(80 % power, 5 % level): {span}."
+        f"Smallest difference from {label(task, rows[0].baseline)} that is found 4 times out of 5 "
+        f"(80 % power, {strictest(len(rows))}): {span}."
     ]
 
 
+def strictest(tests: int) -> str:
+    """The level of the strictest step of Holm's correction over so many tests, in words."""
+    return "5 % level" if tests < 2 else f"at 5 % / {tests}, the strictest step of Holm's correction"
+
+
+#: The column beside a verdict that is corrected over the rows.
+DETECTABLE = "smallest detectable (Holm)"
 _VERDICTS = {"holds": "holds", "opposite": "the other way", "undecided": "not told apart"}
 
 
@@ -139,12 +152,20 @@ def ordering(task: TaskSummary) -> list[Grid]:
                 interval(d.value, d.low, d.high, scale),
                 p_value(d.p),
                 p_value(pair.p_holm),
-                points(e.metric, d.detectable),
+                points(e.metric, pair.detectable_holm),
                 EMPTY if e.printed is None else f"{e.printed:+.1f}",
             )
         )
-    head = ("pair", "here", "difference, points [95 %]", "p", "p (Holm)", "smallest detectable", "paper, points")
-    return [Grid("The paper's order, pair by pair", head, tuple(rows))]
+    head = ("pair", "here", "difference, points [95 %]", "p", "p (Holm)", DETECTABLE, "paper, points")
+    return [Grid("The paper's order, pair by pair", head, tuple(rows), (about_detectable(len(rows)),))]
+
+
+def about_detectable(tests: int) -> str:
+    """What stands in the column `DETECTABLE` of a table of so many tests."""
+    return (
+        f"Smallest detectable: the true difference that such a test finds 4 times out of 5 (80 % power, "
+        f"{strictest(tests)})."
+    )
 
 
 def _side(task: TaskSummary, model: str, metric: str) -> str:
@@ -163,19 +184,19 @@ def paired(task: TaskSummary) -> list[Grid]:
     exact = any(c.p_mcnemar is not None for c in headline)
     head = ["model", f"{_points(task.headline)} [95 %]", "p", "p (Holm)"]
     head += ["better / worse", "p (McNemar)"] if exact else []
-    head += ["smallest detectable", *(f"{_points(name)} [95 %]" for name in others)]
+    head += [DETECTABLE, *(f"{_points(name)} [95 %]" for name in others)]
     rows = []
     for c in headline:
         row = [label(task, c.model), difference(c), p_value(c.p), p_value(c.p_holm)]
         row += [f"{c.better} / {c.worse}", p_value(c.p_mcnemar)] if exact else []
-        row.append(points(c.metric, c.detectable))
+        row.append(points(c.metric, c.detectable_holm))
         row += [difference(by_model[name, c.model]) for name in others]
         rows.append(tuple(row))
     first = max(headline, key=lambda c: (c.worlds, c.clusters))
     how = first.method if first.worlds < 2 else f"t over {first.worlds} worlds or over entities, the weaker"
     notes = [
-        f"Model minus {label(task, first.baseline)} ({how}). p (Holm) is corrected over the rows. Smallest "
-        "detectable: the true difference that this comparison would find 4 times out of 5."
+        f"Model minus {label(task, first.baseline)} ({how}). p (Holm) is corrected over the rows. "
+        f"{about_detectable(len(headline))}"
     ]
     if exact:
         notes.append("p (McNemar) is exact and takes the questions as independent.")
@@ -206,7 +227,7 @@ def per_world(task: TaskSummary) -> list[Grid]:
 
 def columns(task: TaskSummary) -> list[str]:
     """The metrics that some model has, in the table's order; the headline first."""
-    present = {name for estimates in task.models.values() for name in estimates}
+    present = {name for estimates in task.models.values() for name in estimates if not _says_nothing(task, name)}
     found = [task.headline] if task.headline in present else []
     for pattern in _ORDER[task.family]:
         if pattern.endswith("*"):
@@ -240,15 +261,36 @@ def _paper_columns(task: TaskSummary) -> dict[str, str]:
 
 
 def _is_main(task: TaskSummary, name: str) -> bool:
-    """Whether a metric stands in the first table. Accuracy over contradicting versions says nothing there."""
-    if name == "accuracy" and task.headline.startswith("accuracy["):
-        return False
+    """Whether a metric stands in the first table."""
     return name in _MAIN or name == task.headline or name.startswith(("accuracy[", "f1_at_"))
 
 
+def _says_nothing(task: TaskSummary, name: str) -> bool:
+    """Whether a metric is over questions of contradicting versions, of which no model can answer more than half."""
+    return name in _OVER_ALL_ANSWERS and re.fullmatch(r"accuracy\[V\d+\]", task.headline) is not None
+
+
 def facts(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The entries of `metadata` or `context` that say something, as text."""
-    return [(k, plain(v)) for k, v in mapping.items() if v not in ("", None, [], ())]
+    """The entries of `metadata` or `context` that say something, as text; chosen settings have a table (`chosen`)."""
+    return [(k, plain(v)) for k, v in mapping.items() if v not in ("", None, [], ()) and k != "tuned"]
+
+
+def chosen(run: RunSummary) -> Grid | None:
+    """The settings that `--tune` chose for each method and task; None where nothing was tuned."""
+    tuned = run.metadata.get("tuned") or ()
+    titles = {task.name: task.title for task in run.tasks}
+    rows = [
+        (titles.get(one["task"], one["task"]), one["method"], f"{one['learning_rate']:g}", f"{one['epochs']:g}")
+        for one in tuned
+    ]
+    head = ("task", "method", "learning rate ×", "epochs ×")
+    return Grid("Chosen settings", head, tuple(rows), (_CHOSEN,)) if rows else None
+
+
+_CHOSEN = (
+    "Factors on the preset's own values, chosen on validation entities of the first world; of a method's stages its "
+    "last one is tuned."
+)
 
 
 # --- cells ---------------------------------------------------------------------------------------------------
@@ -342,7 +384,7 @@ def _has_interval(name: str) -> bool:
 
 
 def _scale(name: str) -> int:
-    return 1 if name in _NO_SHARES else 100
+    return 1 if name in NO_SHARES else 100
 
 
 def _points(name: str) -> str:

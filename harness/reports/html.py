@@ -122,6 +122,7 @@ def render(
         sections=sections,
         models=models,
         model_class={name: f"m{i}" for i, name in enumerate(models)},
+        chosen=grids.chosen(run),
         overview=overview(run),
         comparison=reading.comparison(run),
         words=grids.WORDS,

@@ -145,9 +145,9 @@ def render(run: RunSummary) -> str:
     if command := context.pop("command", ""):
         parts.append(f"```\n{command}\n```")
     parts.append(" · ".join(f"{key}: {value}" for key, value in grids.facts(context)))
-    if (side_by_side := overview(run)) is not None:
-        parts += [f"## {side_by_side.title}", markdown_table(side_by_side.head, side_by_side.rows)]
-        parts.append("\n".join(f"- {note}" for note in side_by_side.notes))
+    for grid in filter(None, (grids.chosen(run), overview(run))):
+        parts += [f"## {grid.title}", markdown_table(grid.head, grid.rows)]
+        parts.append("\n".join(f"- {note}" for note in grid.notes))
     for task in run.tasks:
         parts.append(f"## {task.title}")
         for grid in grids.grids(task):

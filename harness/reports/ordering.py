@@ -12,10 +12,14 @@ from itertools import pairwise
 from harness import published
 from harness.metrics.comparison import judge
 from harness.metrics.summary import Expectation, Metric, OrderedPair, Ordering, S
+from harness.reports.grids import NO_SHARES
+from harness.stats import wilson
 
 #: The method that the paper puts first in every column of its main table.
 CHAMPION = "prereq_tune"
 BASE = "base"
+#: A row stays close to the base where the whole 95 % interval of its difference lies within this share; ours.
+CLOSE = 0.05
 #: Tables that make no ranking but a point; the pairs that make it, as (higher, lower, metric, lower's metric).
 #: Table 2: over adapter 1 the answers of version 1, over adapter 2 those of version 2, and neither without.
 #: Table 3: fine-tuning on fictitious answers memorises them, prerequisite learning does not.
@@ -58,6 +62,14 @@ def expectations(task: tuple[str, ...], models: Sequence[str], metric: str) -> t
         return tuple(e for e in declared if e.printed)
     # What the paper prints beside accuracy is accuracy; another headline has no order of its own.
     printed = {model: found["accuracy"] for model, found in figures.items() if "accuracy" in found}
+    return by_figures(printed, metric)
+
+
+def by_figures(printed: Mapping[str, float], metric: str) -> tuple[Expectation, ...]:
+    """The pairs that a column of figures orders: PREREQ-TUNE over every other row, and each row over the next lower.
+
+    `printed` is in points, by model. A pair with equal figures is not ordered.
+    """
     ordered = sorted(printed, key=lambda model: -printed[model])
     over = [(CHAMPION, model) for model in ordered if model != CHAMPION] if CHAMPION in printed else []
     pairs = dict.fromkeys([*over, *pairwise(ordered)])
@@ -116,7 +128,7 @@ def words(
 
 
 def details(paper: Sequence[OrderedPair], base: Sequence[OrderedPair], named: Mapping[str, str] | None = None) -> str:
-    """The pairs that hold and those that cannot be told apart by name, and how near the base the near ones are."""
+    """The pairs that hold and those that cannot be told apart by name, and how far from the base the latter may be."""
     named = named or {}
     said = []
     if held := [p for p in paper if p.verdict == "holds"]:
@@ -128,18 +140,29 @@ def details(paper: Sequence[OrderedPair], base: Sequence[OrderedPair], named: Ma
         said.append(f"Not told apart: {listed} (p {'=' if len(undecided) == 1 else 'at least'} {least:.2f}).")
         if small := sum(_out_of_reach(p) for p in undecided):
             said.append(f"In {small} of these the paper's own difference is smaller than what could be found here.")
-    near = [p for group in _near(base).values() for p in group]
-    values = [p.difference.value for p in near if p.difference.value is not None]
-    if values:
-        text = f"From the base: differences of {_range(values, '+.1f')} points"
-        found = [p.difference.detectable for p in near if p.difference.detectable]
-        said.append(f"{text}, where {_range(found, '.1f')} would be found 4 times out of 5." if found else f"{text}.")
+    near, open_ = _undecided(base)
+    if near:
+        pairs = [p for group in near.values() for p in group]
+        ends = [end for p in pairs for end in (p.difference.low, p.difference.high) if end is not None]
+        within = f"intervals within {100 * min(ends):+.1f} and {100 * max(ends):+.1f}"
+        said.append(f"From the base: differences of {_from_base(pairs)} points in what stays close ({within}).")
+    if open_:
+        pairs = [p for group in open_.values() for p in group]
+        text = f"From the base: differences of {_from_base(pairs)} points in what cannot be told apart"
+        if missed := [p.detectable_holm for p in pairs if p.detectable_holm]:
+            below = f"{_range(missed, '.1f')} points"
+            text += f", where true ones below {below} would often go unnoticed (power below 80 %, after Holm)"
+        said.append(f"{text}.")
     return " ".join(said)
 
 
+def _from_base(pairs: Sequence[OrderedPair]) -> str:
+    return _range([p.difference.value for p in pairs if p.difference.value is not None], "+.1f")
+
+
 def _out_of_reach(pair: OrderedPair) -> bool:
-    """Whether a difference as large as the paper's would often go unnoticed here (power below 80 %)."""
-    printed, detectable = pair.expected.printed, pair.difference.detectable
+    """Whether a difference as large as the paper's would often go unnoticed here (power below 80 %, after Holm)."""
+    printed, detectable = pair.expected.printed, pair.detectable_holm
     return printed is not None and detectable is not None and printed < 100 * detectable
 
 
@@ -185,23 +208,48 @@ def _paper(pairs: Sequence[OrderedPair], named: Mapping[str, str]) -> str:
 
 
 def _near_base(pairs: Sequence[OrderedPair], named: Mapping[str, str], *, ranked: bool) -> list[str]:
-    near = [named.get(model, model) for model in _near(pairs)]
+    near, open_ = ([named.get(model, model) for model in group] for group in _undecided(pairs))
     said = []
     if near:
         verb = "stays" if len(near) == 1 else "stay"
-        said.append(f"{_list(near)} {verb} close to the base: not told apart from it.")
+        within = f"the whole interval of the difference within {100 * CLOSE:g} points"
+        said.append(f"{_list(near)} {verb} close to the base: not told apart from it, {within}.")
+    if open_:
+        said.append(f"{_list(open_)} cannot be told apart from the base.")
     below = list(dict.fromkeys(p.expected.higher for p in pairs if p.verdict == "opposite"))
     if below and ranked:
         said.append(f"Below the base: {_list([named.get(m, m) for m in below])}.")
     return said
 
 
-def _near(pairs: Sequence[OrderedPair]) -> dict[str, list[OrderedPair]]:
-    """The models that cannot be told apart from the base in anything, with their pairs."""
-    by_model: dict[str, list[OrderedPair]] = {}
+_Groups = dict[str, list[OrderedPair]]
+
+
+def _undecided(pairs: Sequence[OrderedPair]) -> tuple[_Groups, _Groups]:
+    """The models that cannot be told apart from the base in anything, with their pairs: the close ones, and others.
+
+    Models without a difference (too few items) are in neither.
+    """
+    by_model: _Groups = {}
     for pair in pairs:
         by_model.setdefault(pair.expected.higher, []).append(pair)
-    return {m: group for m, group in by_model.items() if all(p.verdict == "undecided" for p in group)}
+    near: _Groups = {}
+    open_: _Groups = {}
+    for model, group in by_model.items():
+        if all(p.verdict == "undecided" and p.difference.low is not None for p in group):
+            (near if all(map(_close, group)) else open_)[model] = group
+    return near, open_
+
+
+def _close(pair: OrderedPair) -> bool:
+    """Whether a difference of shares is small, whatever of its interval is true."""
+    low, high = pair.difference.low, pair.difference.high
+    if pair.expected.metric in NO_SHARES or low is None or high is None:
+        return False
+    if pair.difference.detectable is None:
+        # Nothing varies, and the interval is a point: how often others differ shows in how many there are of these.
+        return wilson(0, pair.difference.clusters)[1] <= CLOSE
+    return low >= -CLOSE and high <= CLOSE
 
 
 def _pair(pair: OrderedPair, named: Mapping[str, str], *, sign: str = ">", turned: bool = False) -> str:

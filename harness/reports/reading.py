@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness import published
 from harness.metrics.summary import RunSummary
+from harness.reports.ordering import CLOSE
 
 
 def comparison(run: RunSummary) -> str:
@@ -16,6 +17,8 @@ _TERMS = {
     "fixed recipe": "One configuration for all methods, decided beforehand.",
     "equal tuning": "Every method had the same budget: a grid of learning rates and epochs, chosen on validation "
     "entities.",
+    "equal updates": "Every supervised stage made as many optimiser updates as PREREQ-TUNE's skill stage; DPO and RL "
+    "stages as their recipes say.",
 }
 
 
@@ -31,6 +34,7 @@ def reading(run: RunSummary) -> list[str]:
     lines += [_RANK] if any(task.ranks for task in run.tasks) else []
     if any(task.ordering for task in run.tasks):
         lines.append(_ORDERING)
+    lines += [_TWO_FAMILIES] if any(task.ranks and task.ordering for task in run.tasks) else []
     if any(task.published for task in run.tasks):
         lines.append(_PAPER)
     return lines
@@ -61,14 +65,22 @@ _SHORT_QA = (
     "Abstentions count as wrong."
 )
 _RANK = (
-    "Rank is 1 + the number of models that are significantly better (paired, 5 %, Holm over all pairs): "
-    "models that cannot be told apart from the best share rank 1."
+    "Rank is 1 + the number of models that are significantly better (paired t-tests, 5 %, Holm's correction over all "
+    "pairs of rows): models that cannot be told apart from the best share rank 1. A row that lacks worlds has no rank "
+    "and takes no part in the others'."
+)
+#: Where both stand in a table.
+_TWO_FAMILIES = (
+    "Ranks and the paper's order are tests of two families. That of the ranks holds more pairs, and so asks for more "
+    "of each: two rows may share a rank although the pair test tells them apart."
 )
 _ORDERING = (
     "The paper's order is tested pair by pair: its best row over each other one, each row over the next, or the "
     "pairs that make a table's point. Differences are paired on the same items; a pair holds, or is the other way, "
-    "when it is significant at 5 % after Holm's correction over the table's pairs. Not being told apart is no proof "
-    "of being equal: what could have been found stands beside it."
+    "when it is significant at 5 % after Holm's correction over the pairs that the paper orders. The pairs with rows "
+    "that the paper has not, and those with the base, have corrections of their own. Not being told apart is no proof "
+    "of being equal: what could have been found stands beside it, at the strictest step of the correction. A row stays "
+    f"close to the base where the whole interval of the difference lies within {100 * CLOSE:g} points (our margin)."
 )
 _MEMORISED = (
     "An entity is memorised when every question about its fictitious facts is answered right; the rule is ours. The "

@@ -65,7 +65,8 @@ def persons(seeds: Sequence[Seed], names: NameMaker, sizes: Sizes, seed: int) ->
         for version, chosen in enumerate(versions, start=1):
             rows.append(_biography(subject, chosen, version, rng))
             texts += entity_texts(chosen, version, sizes, rng)
-    return TaskSet("persons", tuple(rows), tuple(texts))
+    told_of = f"{len(usable):,} of {len(seeds):,} biographies state {LEAST_FACTS} facts that the rules can tell"
+    return TaskSet("persons", tuple(rows), tuple(texts), {"entities": told_of})
 
 
 def tell_facts(seeds: Sequence[Seed]) -> dict[str, dict[str, str]]:

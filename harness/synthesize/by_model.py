@@ -16,6 +16,7 @@ from factscore_mod.chat import CallFailed, Chat
 from factscore_mod.knowledge_format import title_key
 from harness.records import Row
 from harness.synthesize import written
+from harness.synthesize.asked import reasons
 from harness.synthesize.output import PROMPTS
 from harness.synthesize.records import Fact, Made, Seed, TaskSet, Text, Use
 from harness.synthesize.rules import Sizes, contradict, slug
@@ -57,7 +58,9 @@ async def rewrite(made: TaskSet, chat: Chat, sizes: Sizes) -> Outcome:
         for text in _texts(group, reply)
     ]
     own = [text for text in made.texts if (text.subject, text.fake, text.version, text.use) not in facts]
-    return Outcome(TaskSet(made.task, tuple(kept), (*texts, *own)), left_out)
+    why = f"left out: {reasons(left_out)}" if left_out else ""
+    limits = {size: "; ".join(filter(None, (made.limits.get(size), why))) for size in ("entities", "real")}
+    return Outcome(TaskSet(made.task, tuple(kept), (*texts, *own), limits), left_out)
 
 
 async def biographies(
@@ -111,7 +114,9 @@ async def biographies(
                 )
             )
             texts += _texts((found.name, True, version, "trained"), one)
-    return Outcome(TaskSet(task, tuple(rows), tuple(texts)), left_out)
+    why = [f"the source has {len(seeds):,} entries"] if len(seeds) < sizes.entities else []
+    why += [f"left out: {reasons(left_out)}"] if left_out else []
+    return Outcome(TaskSet(task, tuple(rows), tuple(texts), {"entities": "; ".join(why)}), left_out)
 
 
 async def _written(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factscore_mod.knowledge_format import title_key
-from harness.synthesize.records import Fact, TaskSet
+from harness.synthesize.records import Fact, TaskSet, states
 from harness.synthesize.rules import contradict
 
 SHOWN = 5
@@ -94,7 +94,11 @@ def _contradictions(sets: Sequence[TaskSet]) -> Check:
 
 
 def _documented(sets: Sequence[TaskSet]) -> Check:
-    """Every fact that an answer rests on stands in a statement and in a passage about its subject, in its version."""
+    """Every fact that an answer rests on stands in a statement and in a passage about its subject, in its version.
+
+    Each such text as a whole, and a long answer, too, has to name the subject: "He was born in Graz" teaches nothing
+    about anybody. A short answer's subject stands in its question.
+    """
     looked, wrong = 0, []
     for made in sets:
         texts: dict[tuple[str, bool, int | None, str, str], list[str]] = defaultdict(list)
@@ -105,8 +109,10 @@ def _documented(sets: Sequence[TaskSet]) -> Check:
                 looked += 1
                 about = (fact.subject, row.fake, row.version, row.use)
                 for form in ("statement", "passage"):
-                    if not any(fact.value in text for text in texts[*about, form]):
-                        wrong.append(f"{made.task}: {fact.subject}, {fact.relation} in no {form}")
+                    if not any(states(text, fact) for text in texts[*about, form]):
+                        wrong.append(f"{made.task}: {fact.subject}, {fact.relation} in no {form} that names both")
+                if row.question is None and not states(row.target, fact):
+                    wrong.append(f"{made.task}: {fact.subject}, {fact.relation} not in the answer, or without the name")
     return Check("facts that no knowledge text holds", looked, tuple(wrong))
 
 

@@ -21,6 +21,7 @@ from harness.data.source import DataError
 from harness.errors import Problems, UserError
 from harness.paths import digest
 from harness.synthesize import by_model, rules, two_hops, wordings, written
+from harness.synthesize.asked import Count, counts, reasons
 from harness.synthesize.biographies import persons
 from harness.synthesize.checks import Check, check, titles_among
 from harness.synthesize.known import known_names
@@ -72,12 +73,16 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Synthesized:
-    """What was made (rows by task and file), what was left out and why, the checks, and what was or would be spent."""
+    """What was made (rows by task and file), what was left out and why, the checks, and what was or would be spent.
+
+    `sizes` are the numbers asked for and made, by task.
+    """
 
     counts: dict[str, dict[str, int]]
     left_out: Counter[str]
     checks: tuple[Check, ...]
     spent: Estimate
+    sizes: dict[str, tuple[Count, ...]] = field(default_factory=dict)
 
 
 def synthesize(options: SynthesizeOptions) -> Synthesized:
@@ -97,7 +102,7 @@ def synthesize(options: SynthesizeOptions) -> Synthesized:
     if options.dry_run:
         return Synthesized({}, Counter(), (), spent)
     if not all(made.rows for made in sets):
-        raise DataError(f"nothing could be made: {_counted(left_out) or 'there are no rows'}")
+        raise DataError(f"nothing could be made: {reasons(left_out) or 'there are no rows'}")
     checks = check(sets, known, options.knowledge)
     if failed := [one.line() for one in checks if one.wrong]:
         raise Problems(failed)
@@ -109,7 +114,8 @@ def synthesize(options: SynthesizeOptions) -> Synthesized:
         "source": fingerprint,
         "left_out": dict(sorted(left_out.items())),
     }
-    return Synthesized(write(options.out, sets, checks, about), left_out, checks, spent)
+    sizes = {made.task: counts(made, options.sizes, by_rules=options.judge == "rules") for made in sets}
+    return Synthesized(write(options.out, sets, checks, about, sizes), left_out, checks, spent, sizes)
 
 
 def _known(options: SynthesizeOptions) -> set[str]:
@@ -212,7 +218,3 @@ def _lookup(knowledge: Path | None) -> Callable[[str], bool]:
     if knowledge is None:
         return lambda name: False
     return lambda name: bool(titles_among([name], knowledge))
-
-
-def _counted(left_out: Counter[str]) -> str:
-    return "; ".join(f"{count} times {reason}" for reason, count in sorted(left_out.items()))

@@ -14,7 +14,7 @@ def known_names(folder: Path) -> set[str]:
     """The names in the files that are there. Raises DataError where one is malformed."""
     names: set[str] = set()
     for record in _records(folder, local.POPQA):
-        names |= {record.text("subj"), record.text("obj"), *record.texts("possible_answers")}
+        names |= {record.text("subj"), record.text("obj"), *record.listed("possible_answers")}
         for field in ("s_aliases", "o_aliases", "s_wiki_title", "o_wiki_title"):
             names |= set(_listed(record.values.get(field)))
     for name in (local.HOTPOTQA_TRAIN, local.HOTPOTQA_TEST):

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.data.source import DataError
 from harness.paths import write_json, write_lines, write_whole
+from harness.synthesize.asked import Count
 from harness.synthesize.checks import Check
 from harness.synthesize.records import Made, TaskSet
 from harness.tasks.medical import medical
@@ -28,9 +29,16 @@ PROMPTS = {"persons": persons, "medical": medical}
 
 
 def write(
-    out: Path, sets: Sequence[TaskSet], checks: Sequence[Check], about: Mapping[str, Any]
+    out: Path,
+    sets: Sequence[TaskSet],
+    checks: Sequence[Check],
+    about: Mapping[str, Any],
+    sizes: Mapping[str, Sequence[Count]],
 ) -> dict[str, dict[str, int]]:
-    """Write all files of the tasks and the manifest; the counts of rows by file and task."""
+    """Write all files of the tasks and the manifest; the counts of rows by file and task.
+
+    `sizes` are what was asked for and made, by task: the manifest's `counts`.
+    """
     manifest: dict[str, Any] = read_manifest(out) if (out / MANIFEST).is_file() else {"format": FORMAT, "tasks": {}}
     counts: dict[str, dict[str, int]] = {}
     for made in sets:
@@ -46,6 +54,10 @@ def write(
             "files": {
                 name: {"rows": len(rows), "sha256": hashlib.sha256((out / name).read_bytes()).hexdigest()}
                 for name, rows in files.items()
+            },
+            "counts": {
+                one.what: {"asked": one.asked, "made": one.made} | ({"reason": one.reason} if one.reason else {})
+                for one in sizes[made.task]
             },
             "checks": [{"name": one.name, "looked_at": one.looked, "wrong": len(one.wrong)} for one in checks],
         }

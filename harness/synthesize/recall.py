@@ -3,18 +3,20 @@
     python -m harness.synthesize.recall FOLDER --task popqa --base BASE --adapter ADAPTER [--version 1] [--real]
 
 The share of values that the model writes next. Prerequisite learning rests on facts that are known before the skill
-is learnt; 0.9 is what this project asks for. The statements serve for passage adapters, too. `harness run` puts the
-folder of each adapter into its manifest (`jobs`).
+is learnt; 0.9 is what this project asks for. The statements serve for passage adapters, too. `harness run` measures
+the same of every knowledge adapter under a skill stage (harness/recall.py), and puts the folder of each into its
+manifest (`jobs`).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.backends.decoding import Decoding, Request
 from harness.data.files import Record, read_jsonl
 from harness.data.source import DataError
 from harness.synthesize.output import CONFIGS, knowledge_name, read_manifest
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from harness.backends.backend import Backend
 
 ENOUGH = 0.9
+# Greedy; a value is a name, a date or a few words.
+DECODING = Decoding(24, ("\n",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +69,21 @@ def _add(found: dict[tuple[str, str], Cloze], fact: Record, statements: Sequence
 
 def recall(backend: Backend, asked: Sequence[Cloze], adapter: Path | None) -> float:
     """The share of values that the base with the adapter (or alone) writes next, letter case aside."""
-    from harness.backends.decoding import Decoding, Request
-
-    requests = [Request(str(i), cloze.beginning) for i, cloze in enumerate(asked)]
+    requests = [Request(id_, beginning) for id_, beginning in prompts(asked)]
     answers: dict[str, str] = {}
-    for batch in backend.generate(requests, Decoding(24, ("\n",)), adapter):
+    for batch in backend.generate(requests, DECODING, adapter):
         answers |= {one.id: one.text for one in batch}
-    right = [answers[str(i)].strip().casefold().startswith(cloze.value.casefold()) for i, cloze in enumerate(asked)]
-    return sum(right) / len(right)
+    return count_right(asked, answers) / len(asked)
+
+
+def prompts(asked: Sequence[Cloze]) -> tuple[tuple[str, str], ...]:
+    """What a model is asked to go on with, as (id, text) pairs."""
+    return tuple((str(i), cloze.beginning) for i, cloze in enumerate(asked))
+
+
+def count_right(asked: Sequence[Cloze], answers: Mapping[str, str]) -> int:
+    """How many answers (by the ids of `prompts`) begin with the value, letter case aside."""
+    return sum(answers[str(i)].strip().casefold().startswith(c.value.casefold()) for i, c in enumerate(asked))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

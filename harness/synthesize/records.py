@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from train.rows import KnowledgeFormat
@@ -19,6 +20,11 @@ class Fact:
     relation: str
     value: str
     answers: tuple[str, ...]
+
+
+def states(text: str, fact: Fact) -> bool:
+    """Whether a text names the subject of a fact and its value letter by letter."""
+    return fact.subject in text and fact.value in text
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +60,12 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class TaskSet:
-    """Everything made for one task."""
+    """Everything made for one task; `limits` say why `entities` or `real` rows may be less than asked for."""
 
     task: str
     rows: tuple[Made, ...]
     texts: tuple[Text, ...]
+    limits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

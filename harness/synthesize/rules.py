@@ -101,7 +101,8 @@ def popqa(relations: Relations, names: NameMaker, sizes: Sizes, seed: int) -> Ta
     made = _fictitious(relations, names, sizes.entities, sizes.versions, seed, "trained")
     real = real_rows(relations, sizes.real, seed)
     texts = [text for row in (*made, *real) for text in fact_texts(row, sizes, seed)]
-    return TaskSet("popqa", (*made, *real), tuple(texts))
+    usable = f"{len(relations.rows):,} training rows have a relation with wordings and a question that is asked once"
+    return TaskSet("popqa", (*made, *real), tuple(texts), {"real": usable})
 
 
 def grounding(relations: Relations, names: NameMaker, sizes: Sizes, seed: int) -> TaskSet:

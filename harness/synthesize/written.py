@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 from factscore_mod.chat import Ask, Chat, Reply
 from factscore_mod.prompting import Prompt, fence, load_prompt, neutralise
-from harness.synthesize.records import Fact
+from harness.synthesize.records import Fact, states
 
 PACKAGE = "harness.synthesize"
 ALTER, WRITE = "alter.v1", "write.v1"
@@ -127,20 +127,29 @@ def read_altered(reply: Reply, real: str, versions: int) -> Altered | None:
 
 
 def read_written(reply: Reply, facts: Sequence[Fact]) -> Written | None:
-    """The texts of a reply, or None where one lacks a name or value that it has to state."""
+    """The texts of a reply, or None where one lacks a name or value that it has to state.
+
+    A statement has to name its subject and its value; each passage and the answer all of them.
+    """
     found = _json(reply)
     statements, passages, answer = found.get("statements"), found.get("passages"), found.get("answer")
     if not isinstance(statements, list) or not _texts(passages) or not isinstance(answer, str):
         return None
     if len(statements) != len(facts) or not all(_texts(of_fact) for of_fact in statements):
         return None
-    for fact, of_fact in zip(facts, statements, strict=True):
-        if not all(fact.value in text and fact.subject in text for text in of_fact):
+    # What is looked at are the very texts that are kept.
+    told = [[_joined(text) for text in of_fact] for of_fact in statements]
+    whole = [_joined(text) for text in (*passages, answer)]
+    for fact, of_fact in zip(facts, told, strict=True):
+        if not all(states(text, fact) for text in (*of_fact, *whole)):
             return None
-        if not all(fact.value in text for text in (*passages, answer)):
-            return None
-    flat = tuple(dict.fromkeys(" ".join(text.split()) for of_fact in statements for text in of_fact))
-    return Written(flat, tuple(dict.fromkeys(" ".join(text.split()) for text in passages)), " ".join(answer.split()))
+    return Written(
+        tuple(dict.fromkeys(text for of_fact in told for text in of_fact)), tuple(dict.fromkeys(whole[:-1])), whole[-1]
+    )
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _own(name: str, real: str) -> bool:
