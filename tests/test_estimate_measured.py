@@ -147,7 +147,7 @@ def test_a_resumed_stage_and_an_unreadable_one_say_nothing_about_speed(home: Pat
 FACTOR = 4
 # Figures of docs/paper-recipe.md, tokens a second of one core. Six worlds of the miniature lie between its two.
 MINIATURE_SFT = (2600, 6400)
-SMOLLM2_135M = {"sft": 62, "knowledge": 190}
+SMOLLM2_135M = {"sft": 62, "knowledge": 178}
 SMOLLM2_SHAPE = Shape(
     vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
     num_key_value_heads=3, head_dim=64, tie_word_embeddings=True,
