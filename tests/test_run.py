@@ -211,7 +211,7 @@ def test_validate_tries_every_need_apart_from_the_others(tmp_path: Path, monkeyp
         "'sfft'",  # the words
         "config.json",  # the base
         "--judge openai:gpt-4o-mini: no API key: set OPENAI_API_KEY",
-        f"--teacher: {teacher}, line 1",
+        f"--teacher: {teacher}:1:",
         "bio_skill cannot be loaded",
         "medical_skill cannot be loaded",
         "persons needs a knowledge source",
