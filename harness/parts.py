@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from baselines.method import NotApplicable
-from harness.ablations.ablation import ABLATIONS
+from harness.ablations.engine import plan_arms
 from harness.jobs import Job
 from harness.plan import Plan, StandIn, plan_run
 from harness.run_options import RunOptions
@@ -42,18 +41,12 @@ def parts_of(options: RunOptions, stand_in: StandIn | None = None) -> tuple[tupl
     if options.tune:
         trials = trial_runs(options)
         parts += [Part(TUNING, trial, plan_run(trial, stand_in)) for _, trial in trials]
-        _, nearest = min(trials, key=lambda one: abs(one[0].learning_rate - 1) + abs(one[0].epochs - 1))
+        _, nearest = min(trials, key=lambda one: one[0].distance)
         options = replace(options, settings=nearest.settings)
     parts.append(Part("", options, plan_run(options, stand_in)))
     for name in options.suite.ablations:
-        try:
-            arms = ABLATIONS.get(name).arms(options)
-        except NotApplicable as reason:
-            missing[name] = str(reason)
-            continue
-        plans = [plan_run(arm.options, stand_in) for arm in arms]
-        if arms and not any(plan.cells for plan in plans):
-            missing[name] = "; ".join(dict.fromkeys(why for plan in plans for why in plan.exclusions.values()))
-            continue
-        parts += [Part(name, arm.options, plan) for arm, plan in zip(arms, plans, strict=True)]
+        study = plan_arms(name, options, stand_in)
+        if study.missing:
+            missing[name] = study.missing
+        parts += [Part(name, arm.options, plan) for arm, plan in zip(study.arms, study.plans, strict=True)]
     return tuple(parts), missing

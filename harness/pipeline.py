@@ -89,7 +89,7 @@ def execute(
         print(line, file=sys.stderr)
     cells = [cell for cell in plan.cells if cell.done()]
     made = ablations.write(studies, options, folder)
-    summary = report(options, plan, cells, folder, manifest, made)
+    summary = report(options, plan, cells, folder, manifest, made, measured)
     seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
     labels = {job.key: job.label for job in plan.jobs}
     folder.json(
@@ -125,11 +125,13 @@ def report(
     folder: RunFolder,
     manifest: Mapping[str, Any],
     made: Sequence[ablations.Written] = (),
+    measured: Sequence[recall.Measured] = (),
 ) -> RunSummary:
     """Read the finished cells back, aggregate them and write every file of the run folder but the manifest."""
     response_rows, claim_rows, qa, long = read_cells(cells, options.preset.prompt_template().separator)
     summary = summarise(options, plan, qa, long, manifest)
-    notes = {task: (recall.note(recall.measure(found)),) for task, found in plan.recalls.items()}
+    held = {one.recall.job.key: one for one in measured}
+    notes = {task: (recall.note([held[one.job.key] for one in found]),) for task, found in plan.recalls.items()}
     summary = replace(summary, tasks=tuple(replace(t, notes=notes.get(t.name, ())) for t in summary.tasks))
     folder.lines("responses.jsonl", response_rows)
     if long:

@@ -27,6 +27,11 @@ class Setting:
     learning_rate: float = 1.0
     epochs: float = 1.0
 
+    @property
+    def distance(self) -> float:
+        """How far it is from the preset's own setting."""
+        return abs(self.learning_rate - 1) + abs(self.epochs - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -76,8 +81,7 @@ def best(trials: Sequence[Trial]) -> dict[tuple[str, str], Setting]:
 
 
 def _rank(trial: Trial) -> tuple[float, float, float]:
-    distance = abs(trial.setting.learning_rate - 1) + abs(trial.setting.epochs - 1)
-    return (trial.score, trial.claims, -distance)
+    return (trial.score, trial.claims, -trial.setting.distance)
 
 
 # --- equal updates -------------------------------------------------------------------------------------------

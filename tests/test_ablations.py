@@ -405,7 +405,7 @@ def test_somebody_elses_ablation_runs_once_it_is_registered(monkeypatch: pytest.
 def test_an_ablation_in_which_no_method_is_defined_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = options(only="format")
     nothing = Plan((), (), {("popqa", "prereq_tune"): "no texts about the fictitious subjects"}, (), ())
-    monkeypatch.setattr("harness.ablations.engine.plan_run", lambda _: nothing)
+    monkeypatch.setattr("harness.ablations.engine.plan_run", lambda *_: nothing)
     (study,) = ablations.prepare(chosen)
     assert study.missing == "no texts about the fictitious subjects" and not study.plans
 

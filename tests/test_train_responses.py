@@ -13,13 +13,13 @@ import torch
 
 from tests import test_train_dpo, test_train_rl
 from tests.test_train_dpo import PREFER
-from tests.test_train_rl import BASE, RL, SFT, SHORT, TEMPLATE, Bench, tokenizer_of
+from tests.test_train_rl import BASE, RL, SFT, SHORT, TEMPLATE, Bench, Watched, tokenizer_of
 from tests.tiny_model import make_tiny_base
 from train import dpo, rl
 from train.dpo import PairTrainer, encode_pairs, plan_pairs
 from train.hardware import load_base
 from train.lora import open_adapter
-from train.rl import Reward, Rewards, RolloutTrainer
+from train.rl import Reward, Rewards
 from train.run import run_stage
 from train.stages import Recipe, Rollouts, Stage
 
@@ -112,18 +112,6 @@ def test_dpo_is_told_what_it_would_assume(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 # --- one update ----------------------------------------------------------------------------------------------
-
-
-class Watched(RolloutTrainer):
-    """Keeps the responses of its last update."""
-
-    prompts: list[list[int]]
-    responses: list[list[int]]
-
-    def _generate_single_turn(self, prompt_ids: Any, *rest: Any) -> Any:
-        self.prompts = prompt_ids
-        self.responses = super()._generate_single_turn(prompt_ids, *rest)
-        return self.responses
 
 
 class Kept(Rewards):

@@ -19,7 +19,7 @@ from baselines.method import NotApplicable
 from harness.ablations.ablation import ABLATIONS, Ablation, Arm, ArmResult, Findings, changes
 from harness.ablations.figures import plot
 from harness.cells import read_cells
-from harness.plan import Plan, plan_run
+from harness.plan import Plan, StandIn, plan_run
 from harness.registry import get_suite
 from harness.run_options import RunOptions
 from harness.store import RunFolder
@@ -53,24 +53,28 @@ def prepare(options: RunOptions) -> tuple[Study, ...]:
     """The ablations of the suite with all their jobs. UserError for an unknown name or unusable data."""
     studies = []
     for name in options.suite.ablations:
-        ablation = ABLATIONS.get(name)
-        try:
-            arms = ablation.arms(options)
-        except NotApplicable as reason:
-            studies.append(Study(ablation, missing=str(reason)))
-            continue
-        plans = tuple(_plan(ablation, arm) for arm in arms)
-        if plans and not any(plan.cells for plan in plans):
-            reasons = dict.fromkeys(reason for plan in plans for reason in plan.exclusions.values())
-            studies.append(Study(ablation, missing="; ".join(reasons)))
-            continue
-        studies.append(Study(ablation, arms, plans))
+        study = plan_arms(name, options)
+        named = (_labelled(study.ablation, arm, plan) for arm, plan in zip(study.arms, study.plans, strict=True))
+        studies.append(replace(study, plans=tuple(named)))
     return tuple(studies)
 
 
-def _plan(ablation: Ablation, arm: Arm) -> Plan:
-    """An arm's plan; its jobs say whose they are, since all arms train and answer alike."""
-    plan = plan_run(arm.options)
+def plan_arms(name: str, options: RunOptions, stand_in: StandIn | None = None) -> Study:
+    """An ablation with its arms planned as any run is. UserError for an unknown name or unusable data."""
+    ablation = ABLATIONS.get(name)
+    try:
+        arms = ablation.arms(options)
+    except NotApplicable as reason:
+        return Study(ablation, missing=str(reason))
+    plans = tuple(plan_run(arm.options, stand_in) for arm in arms)
+    if plans and not any(plan.cells for plan in plans):
+        reasons = dict.fromkeys(reason for plan in plans for reason in plan.exclusions.values())
+        return Study(ablation, missing="; ".join(reasons))
+    return Study(ablation, arms, plans)
+
+
+def _labelled(ablation: Ablation, arm: Arm, plan: Plan) -> Plan:
+    """An arm's plan whose jobs say whose they are, since all arms train and answer alike."""
     jobs = tuple(replace(job, label=f"{job.label} [{ablation.name}: {arm.label}]") for job in plan.jobs)
     return replace(plan, jobs=jobs)
 
